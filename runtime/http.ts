@@ -1,0 +1,54 @@
+/** The HTTP listener of a process: probes and metrics for every one, REST and SSE beside them at the edge. */
+import type { AddressInfo } from "node:net";
+import { fastify, type FastifyInstance } from "fastify";
+import { BeamlineError } from "../contracts/errors.ts";
+import { isoMicros, systemClock } from "./clock.ts";
+import type { Health } from "./health.ts";
+import { formatAddress, type Address } from "./setting.ts";
+import { METRICS_CONTENT_TYPE, type Telemetry } from "./telemetry.ts";
+
+export interface HttpListener {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/**
+ * Serves `/healthz` (the process lives), `/readyz` (every part serves; 503 naming the one that does not) and `/metrics` (Prometheus),
+ * also under the names BeamLine's own programs use, and whatever `routes` adds. Port 0 takes a free one.
+ * Throws `unavailable` naming the address when it is taken.
+ */
+export async function openHttp(
+  address: Address,
+  health: Health,
+  telemetry: Telemetry,
+  routes?: (app: FastifyInstance) => void,
+): Promise<HttpListener> {
+  const app = fastify({ logger: false, forceCloseConnections: true });
+  for (const path of ["/healthz", "/health", "/_health"]) {
+    app.get(path, (_request, reply) => {
+      const live = health.live();
+      return reply
+        .code(live ? 200 : 503)
+        .send({ status: live ? "healthy" : "unhealthy", timestamp: isoMicros(systemClock.micros()) });
+    });
+  }
+  app.get("/readyz", async (_request, reply) => {
+    const state = await health.ready();
+    return reply.code(state.ok ? 200 : 503).send(state);
+  });
+  for (const path of ["/metrics", "/_metrics"]) {
+    app.get(path, async (_request, reply) => reply.type(METRICS_CONTENT_TYPE).send(await telemetry.metricsText()));
+  }
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split("?")[0] ?? "";
+    return reply.code(404).send({ error: "not_found", message: `no route ${request.method} ${path}` });
+  });
+  routes?.(app);
+  try {
+    await app.listen({ host: address.host, port: address.port });
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new BeamlineError("unavailable", `cannot serve HTTP on ${formatAddress(address)}: ${reason}`, { cause });
+  }
+  return { port: (app.server.address() as AddressInfo).port, close: () => app.close() };
+}
