@@ -1,0 +1,232 @@
+/**
+ * The connection of a process to the bus.
+ *
+ * B1 A process holds one connection, named after itself, with its own inbox prefix.
+ * B2 It reconnects for ever; while it is away calls fail at once with `unavailable` instead of piling up.
+ * B3 Publishes of one tick leave in one socket write.
+ */
+import { readFileSync } from "node:fs";
+import {
+  connect as dial,
+  credsAuthenticator,
+  nkeyAuthenticator,
+  usernamePasswordAuthenticator,
+  type Authenticator,
+  type ConnectionOptions,
+  type NatsConnection,
+} from "@nats-io/transport-node";
+import { jetstream, jetstreamManager, type JetStreamClient, type JetStreamManager } from "@nats-io/jetstream";
+import { BeamlineError } from "../contracts/errors.ts";
+import type { Headers } from "../contracts/headers.ts";
+import { encodeHeaders, toNats } from "./headers.ts";
+
+export interface BusOptions {
+  /** `nats://host:port`, several separated by commas. */
+  readonly url: string;
+  /** Process name, shown by the server's monitoring: `edge`, `worker-routing`. */
+  readonly name: string;
+  /** Every reply inbox of this process starts with it; must match the user's permissions. Default `_INBOX`. */
+  readonly inboxPrefix?: string;
+  readonly user?: string;
+  readonly password?: string;
+  /** Path of a NATS credentials file. */
+  readonly credsFile?: string;
+  /** NKey seed. */
+  readonly nkeySeed?: string;
+  readonly tls?: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string };
+  /** How long the first connection may take, milliseconds. Default 10 000. */
+  readonly connectTimeoutMs?: number;
+}
+
+/** Oldest server whose JetStream has schedules, atomic batches and per-message TTL. */
+export const MIN_SERVER = { major: 2, minor: 12 };
+
+interface Outgoing {
+  readonly subject: string;
+  readonly data: string | Uint8Array;
+  readonly headers: Headers | undefined;
+  readonly reply: string | undefined;
+}
+
+export class Bus {
+  readonly nc: NatsConnection;
+  readonly js: JetStreamClient;
+  readonly jsm: JetStreamManager;
+  readonly name: string;
+  readonly inboxPrefix: string;
+  #outbox: Outgoing[] = [];
+  #scheduled = false;
+  #connected = true;
+  readonly #onDisconnect = new Set<(error: BeamlineError) => void>();
+  readonly #onReconnect = new Set<() => void>();
+
+  private constructor(nc: NatsConnection, jsm: JetStreamManager, name: string, inboxPrefix: string) {
+    this.nc = nc;
+    this.js = jetstream(nc, { timeout: 5_000 });
+    this.jsm = jsm;
+    this.name = name;
+    this.inboxPrefix = inboxPrefix;
+    void this.#watch();
+  }
+
+  /** Connects and checks the server. Throws `unavailable` when it cannot be reached, `failed_precondition` when it is too old. */
+  static async connect(options: BusOptions): Promise<Bus> {
+    const inboxPrefix = options.inboxPrefix ?? "_INBOX";
+    let nc: NatsConnection;
+    try {
+      nc = await dial({ ...connection(options), name: options.name, inboxPrefix });
+    } catch (cause) {
+      throw new BeamlineError("unavailable", `cannot connect to NATS at ${options.url}: ${textOfError(cause)}`, {
+        cause,
+      });
+    }
+    const version = nc.info?.version ?? "0.0.0";
+    const [major = 0, minor = 0] = version.split(".").map(Number);
+    if (major < MIN_SERVER.major || (major === MIN_SERVER.major && minor < MIN_SERVER.minor)) {
+      await nc.close();
+      throw new BeamlineError(
+        "failed_precondition",
+        `NATS server ${version} at ${options.url} is too old: ${MIN_SERVER.major}.${MIN_SERVER.minor} or later is needed for message schedules and atomic batches`,
+      );
+    }
+    if (nc.info?.jetstream !== true) {
+      await nc.close();
+      throw new BeamlineError("failed_precondition", `NATS server at ${options.url} has JetStream switched off`);
+    }
+    const jsm = await jetstreamManager(nc, { timeout: 5_000, checkAPI: false });
+    return new Bus(nc, jsm, options.name, inboxPrefix);
+  }
+
+  /** False from the moment the connection is lost until it is back. */
+  get connected(): boolean {
+    return this.#connected && !this.nc.isClosed();
+  }
+
+  /** Largest message the server takes, bytes. */
+  get maxPayload(): number {
+    return this.nc.info?.max_payload ?? 1_048_576;
+  }
+
+  /**
+   * Sends one message with the others of this tick (B3). Throws `message_too_large` beyond the server's limit and `unavailable`
+   * when the connection is closed.
+   */
+  send(subject: string, data: string | Uint8Array, headers?: Headers, reply?: string): void {
+    if (this.nc.isClosed()) throw new BeamlineError("unavailable", "the bus connection is closed");
+    if (data.length * 3 > this.maxPayload - 4096) this.#checkSize(subject, data, headers);
+    this.#outbox.push({ subject, data, headers, reply });
+    if (!this.#scheduled) {
+      this.#scheduled = true;
+      setImmediate(this.#flush);
+    }
+  }
+
+  #checkSize(subject: string, data: string | Uint8Array, headers: Headers | undefined): void {
+    const size = Buffer.byteLength(data) + (headers === undefined ? 0 : encodeHeaders(headers).length);
+    if (size <= this.maxPayload) return;
+    throw new BeamlineError(
+      "message_too_large",
+      `a message of ${size} bytes for ${subject} is beyond the bus limit of ${this.maxPayload} bytes`,
+    );
+  }
+
+  readonly #flush = (): void => {
+    this.#scheduled = false;
+    const batch = this.#outbox;
+    this.#outbox = [];
+    if (this.nc.isClosed()) return;
+    for (const { subject, data, headers, reply } of batch) {
+      this.nc.publish(subject, typeof data === "string" ? Buffer.from(data, "utf8") : data, {
+        ...(headers !== undefined && { headers: toNats(headers) }),
+        ...(reply !== undefined && { reply }),
+      });
+    }
+  };
+
+  /** Called with `unavailable` whenever the connection is lost or closed. Returns how to stop. */
+  onDisconnect(listener: (error: BeamlineError) => void): () => void {
+    this.#onDisconnect.add(listener);
+    return () => this.#onDisconnect.delete(listener);
+  }
+
+  onReconnect(listener: () => void): () => void {
+    this.#onReconnect.add(listener);
+    return () => this.#onReconnect.delete(listener);
+  }
+
+  /** Everything sent so far has reached the server. */
+  async flush(): Promise<void> {
+    this.#flush();
+    await this.nc.flush();
+  }
+
+  /** Stops subscriptions, lets what is in flight finish, sends what is left, closes. */
+  async drain(): Promise<void> {
+    if (this.nc.isClosed()) return;
+    this.#flush();
+    try {
+      await this.nc.drain();
+    } catch {
+      await this.nc.close();
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.nc.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.drain();
+  }
+
+  async #watch(): Promise<void> {
+    for await (const status of this.nc.status()) {
+      if (status.type === "disconnect" || status.type === "staleConnection") this.#lost("the bus connection was lost");
+      if (status.type === "reconnect") {
+        this.#connected = true;
+        for (const listener of this.#onReconnect) listener();
+      }
+    }
+    this.#lost("the bus connection is closed");
+  }
+
+  #lost(text: string): void {
+    this.#connected = false;
+    const error = new BeamlineError("unavailable", text);
+    for (const listener of this.#onDisconnect) listener(error);
+  }
+}
+
+function connection(options: BusOptions): ConnectionOptions {
+  const authenticator = authenticatorOf(options);
+  const { tls } = options;
+  return {
+    servers: options.url.split(",").map((server) => server.trim()),
+    timeout: options.connectTimeoutMs ?? 10_000,
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: 250,
+    reconnectJitter: 100,
+    // A worker's own subscriptions must not see its own broadcasts twice, but it may call itself: leave echo on.
+    noAsyncTraces: true,
+    ignoreAuthErrorAbort: true,
+    ...(authenticator !== undefined && { authenticator }),
+    ...(tls !== undefined && {
+      tls: {
+        ...(tls.caFile !== undefined && { caFile: tls.caFile }),
+        ...(tls.certFile !== undefined && { certFile: tls.certFile }),
+        ...(tls.keyFile !== undefined && { keyFile: tls.keyFile }),
+      },
+    }),
+  };
+}
+
+function authenticatorOf(options: BusOptions): Authenticator | undefined {
+  if (options.credsFile !== undefined) return credsAuthenticator(readFileSync(options.credsFile));
+  if (options.nkeySeed !== undefined) return nkeyAuthenticator(new TextEncoder().encode(options.nkeySeed));
+  if (options.user !== undefined) return usernamePasswordAuthenticator(options.user, options.password ?? "");
+  return undefined;
+}
+
+function textOfError(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}

@@ -1,0 +1,90 @@
+/** NATS service discovery (ADR-32): `$SRV.PING|INFO|STATS[.name[.id]]`, so that the standard tooling lists the workers. */
+import { nuid, type Msg, type Subscription } from "@nats-io/transport-node";
+import type { Code } from "../contracts/errors.ts";
+import type { Bus } from "./connect.ts";
+import type { Endpoint } from "./endpoint.ts";
+
+/** What one endpoint has done since the worker started. */
+export class EndpointStats {
+  readonly endpoint: Endpoint;
+  readonly queue: string;
+  requests = 0;
+  errors = 0;
+  /** Sum of processing times, milliseconds. */
+  totalMs = 0;
+  lastError = "";
+  readonly byCode = new Map<Code, number>();
+
+  constructor(endpoint: Endpoint, queue: string) {
+    this.endpoint = endpoint;
+    this.queue = queue;
+  }
+
+  finished(ms: number, error: Code | undefined): void {
+    this.totalMs += ms;
+    if (error === undefined) this.requests++;
+    else this.failed(error);
+  }
+
+  failed(code: Code): void {
+    this.requests++;
+    this.errors++;
+    this.lastError = code;
+    this.byCode.set(code, (this.byCode.get(code) ?? 0) + 1);
+  }
+
+  toJson(): Record<string, unknown> {
+    const nanoseconds = Math.round(this.totalMs * 1e6);
+    return {
+      ...describe(this),
+      num_requests: this.requests,
+      num_errors: this.errors,
+      last_error: this.lastError,
+      processing_time: nanoseconds,
+      average_processing_time: this.requests === 0 ? 0 : Math.round(nanoseconds / this.requests),
+    };
+  }
+}
+
+export interface ServiceIdentity {
+  readonly name: string;
+  readonly version: string;
+}
+
+export function answerDiscovery(bus: Bus, stats: readonly EndpointStats[], service: ServiceIdentity): Subscription[] {
+  const identity = { name: service.name, id: nuid.next(), version: service.version, metadata: { process: bus.name } };
+  const started = new Date().toISOString();
+  const answers: Readonly<Record<string, () => object>> = {
+    PING: () => ({ type: "io.nats.micro.v1.ping_response", ...identity }),
+    INFO: () => ({
+      type: "io.nats.micro.v1.info_response",
+      ...identity,
+      description: `Beamline ${service.name} worker`,
+      endpoints: stats.map(describe),
+    }),
+    STATS: () => ({
+      type: "io.nats.micro.v1.stats_response",
+      ...identity,
+      started,
+      endpoints: stats.map((one) => one.toJson()),
+    }),
+  };
+  return Object.entries(answers).flatMap(([verb, answer]) =>
+    [`$SRV.${verb}`, `$SRV.${verb}.${service.name}`, `$SRV.${verb}.${service.name}.${identity.id}`].map((subject) =>
+      bus.nc.subscribe(subject, { callback: (_error, message) => respond(bus, message, answer()) }),
+    ),
+  );
+}
+
+function describe({ endpoint, queue }: EndpointStats): Record<string, unknown> {
+  return {
+    name: endpoint.name,
+    subject: endpoint.subject,
+    queue_group: queue,
+    metadata: { dialect: endpoint.dialect, kind: endpoint.kind },
+  };
+}
+
+function respond(bus: Bus, message: Msg, answer: object): void {
+  if (message.reply !== undefined && message.reply !== "") bus.send(message.reply, JSON.stringify(answer));
+}

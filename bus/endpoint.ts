@@ -1,0 +1,65 @@
+/** What a worker offers on one subject, and how a service's handlers become such endpoints. */
+import { codecOf, opaque } from "../contracts/codec.ts";
+import type { CallContext, Handlers } from "../contracts/handlers.ts";
+import { routeOf, type Dialect, type Route, type ServiceDefinition } from "../contracts/routes.ts";
+import { parseJson } from "./call.ts";
+
+/** A request as it arrived: its text and the context of the call. */
+export type Answer = (text: string, context: CallContext) => string | Promise<string>;
+export type Stream = (text: string, context: CallContext) => AsyncIterable<string>;
+
+interface Common {
+  readonly subject: string;
+  /** Name in service discovery and metrics: letters, digits, dash, underscore. */
+  readonly name: string;
+  readonly dialect: Dialect;
+  readonly timeoutMs: number;
+  /** Where replies go when the request names no reply subject. */
+  readonly fallbackReplies?: readonly string[];
+}
+
+export interface UnaryEndpoint extends Common {
+  readonly kind: "request";
+  readonly answer: Answer;
+}
+
+export interface StreamEndpoint extends Common {
+  readonly kind: "stream";
+  readonly stream: Stream;
+}
+
+export type Endpoint = UnaryEndpoint | StreamEndpoint;
+
+/** The endpoints of a service: its handlers behind the JSON codec of the contract. */
+export function endpointsOf<S extends ServiceDefinition>(service: S, handlers: Handlers<S>): Endpoint[] {
+  return Object.entries(service.methods)
+    .map(([key, method]) => endpoint(routeOf(service, method), handlers[key as keyof S["methods"]] as unknown))
+    .filter((made) => made !== undefined);
+}
+
+function endpoint(route: Route, handler: unknown): Endpoint | undefined {
+  if (route.kind === "events") return undefined; // the edge reads the log itself
+  const request = codecOf(opaque(route.method.requestType));
+  const responseType = opaque(route.method.responseType);
+  const response = codecOf(responseType);
+  const common = {
+    subject: route.subject,
+    name: route.subject.replaceAll(".", "-"),
+    dialect: route.dialect,
+    timeoutMs: route.timeoutMs,
+  };
+  const read = (text: string): unknown => request.fromJson(text === "" ? {} : parseJson(text));
+  const write = (reply: unknown): string => JSON.stringify(response.toJson(responseType.fromPartial(reply as object)));
+  if (route.kind === "stream") {
+    const run = handler as (message: unknown, context: CallContext) => AsyncIterable<object>;
+    return {
+      ...common,
+      kind: "stream",
+      async *stream(text, context) {
+        for await (const reply of run(read(text), context)) yield write(reply);
+      },
+    };
+  }
+  const run = handler as (message: unknown, context: CallContext) => Promise<object>;
+  return { ...common, kind: "request", answer: async (text, context) => write(await run(read(text), context)) };
+}
