@@ -1,0 +1,32 @@
+#!/usr/bin/env node
+/** The command line. Each command has a file of its own. */
+import { Command } from "commander";
+import { BeamlineError } from "../contracts/errors.ts";
+import { LocalStackError } from "../deploy/local/failure.ts";
+import { ConfigError } from "../runtime/config.ts";
+import { VERSION } from "../runtime/version.ts";
+import { configCommand } from "./config.ts";
+import { decideCommand } from "./decide.ts";
+import { doctorCommand } from "./doctor.ts";
+import { edgeCommand, workerCommand } from "./processes.ts";
+import { statusCommand } from "./status.ts";
+import { upCommand } from "./up.ts";
+
+const program = new Command("beamline")
+  .description("A backplane for AI-agent platforms.")
+  .version(VERSION)
+  .option("--json", "print JSON instead of text")
+  .showHelpAfterError();
+
+for (const add of [upCommand, edgeCommand, workerCommand, statusCommand, decideCommand, configCommand, doctorCommand])
+  add(program);
+
+try {
+  await program.parseAsync();
+} catch (thrown) {
+  process.exitCode = 1;
+  if (thrown instanceof BeamlineError) process.stderr.write(`${thrown.code}: ${thrown.message}\n`);
+  else if (thrown instanceof ConfigError || thrown instanceof LocalStackError)
+    process.stderr.write(`${thrown.message}\n`);
+  else throw thrown;
+}

@@ -1,0 +1,25 @@
+/** `beamline config`: every setting with its type, default, value and where that comes from. Secrets are never shown. */
+import type { Command } from "commander";
+import { describeConfig, formatConfig, unknownSettings, type Table } from "../runtime/config.ts";
+import { sharedSettings } from "../runtime/settings.ts";
+import { loadModules, workerNames } from "../workers/modules.ts";
+import { outputOf } from "./output.ts";
+
+export function configCommand(program: Command): void {
+  program
+    .command("config")
+    .description("Show every setting, its value and where it comes from.")
+    .action(async (_options: unknown, command: Command) => {
+      const out = outputOf(command);
+      const modules = await loadModules(workerNames);
+      const table = Object.assign({ ...sharedSettings }, ...modules.map((module) => module.settings)) as Table;
+      const rows = describeConfig(table, process.env);
+      if (out.json) out.table(rows.map((row) => ({ ...row })));
+      else out.line(formatConfig(rows));
+      for (const unknown of unknownSettings(table, process.env)) {
+        process.stderr.write(
+          `${unknown.name} is not a setting${unknown.nearest === undefined ? "" : `; is it ${unknown.nearest}?`}\n`,
+        );
+      }
+    });
+}

@@ -1,0 +1,181 @@
+/** `beamline up`, which is `npm start`: servers, edge and all workers on this machine, stopped together. */
+import { randomBytes } from "node:crypto";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import type { Command } from "commander";
+import { freePort, isPortFree } from "../deploy/local/ports.ts";
+import { startServers, type LocalServers } from "../deploy/local/servers.ts";
+import { sha256, type StoredKey } from "../edge/auth.ts";
+import { loadConfig } from "../runtime/config.ts";
+import type { Scope } from "../runtime/lifecycle.ts";
+import { createLogger } from "../runtime/log.ts";
+import { run } from "../runtime/run.ts";
+import { formatAddress, type Address } from "../runtime/setting.ts";
+import { edgeSettings, processSettings, stackSettings } from "../runtime/settings.ts";
+import { workerNames } from "../workers/modules.ts";
+import { Child } from "./child.ts";
+import { stackPath, type StackFile } from "./stack.ts";
+
+const settings = {
+  ...processSettings,
+  ...stackSettings,
+  BEAMLINE_GRPC_ADDR: edgeSettings.BEAMLINE_GRPC_ADDR,
+  BEAMLINE_HTTP_ADDR: edgeSettings.BEAMLINE_HTTP_ADDR,
+};
+
+const say = (text: string): void => void process.stdout.write(`${text}\n`);
+
+export function upCommand(program: Command): void {
+  program
+    .command("up")
+    .description("Run everything on this machine: NATS, Redis, the edge and all workers.")
+    .option("--each", "one process per worker instead of one for all")
+    .action((options: { each?: boolean }) => run("up", (scope) => up(scope, options.each === true)));
+}
+
+async function up(scope: Scope, each: boolean): Promise<void> {
+  const config = loadConfig(settings, process.env);
+  const dataDir = resolve(config.BEAMLINE_DATA_DIR);
+  const logs = join(dataDir, "logs");
+  mkdirSync(logs, { recursive: true, mode: 0o700 });
+  // The servers are the last to go, and need a moment of their own after everybody has drained.
+  scope.configure({ drainMs: config.BEAMLINE_DRAIN_MS + 5_000, log: createLogger({ component: "up", level: "warn" }) });
+
+  const servers = await scope.open(
+    "servers",
+    () => startLocal(config, dataDir),
+    (s) => s.stop(),
+  );
+  const grpc = await usable(config.BEAMLINE_GRPC_ADDR, "gRPC");
+  const http = await usable(config.BEAMLINE_HTTP_ADDR, "HTTP");
+  const key = devKey(dataDir);
+  const adminKey = process.env["BEAMLINE_ROUTER_ADMIN_API_KEY"] ?? key;
+
+  const common = {
+    ...process.env,
+    ...servers.env,
+    BEAMLINE_DATA_DIR: dataDir,
+    BEAMLINE_ROUTER_ADMIN_API_KEY: adminKey,
+    BEAMLINE_SEED_DEFAULT_POLICY: "true",
+  };
+  const drainMs = config.BEAMLINE_DRAIN_MS;
+  const start = (name: string, args: readonly string[], env: NodeJS.ProcessEnv): Child =>
+    scope.use(
+      name,
+      new Child({
+        args,
+        env: { ...common, ...env },
+        logFile: join(logs, `${name}.log`),
+        onExit: (how) => say(`${name} ended: ${how}`),
+      }),
+      (child) => child.stop(drainMs + 1_000),
+    );
+  for (const group of each ? workerNames.map((name) => [name]) : [workerNames]) {
+    start(each ? `worker-${group.join("-")}` : "workers", ["worker", ...group], login(servers, "worker"));
+  }
+  start("edge", ["edge"], {
+    ...login(servers, "edge"),
+    BEAMLINE_GRPC_ADDR: grpc,
+    BEAMLINE_HTTP_ADDR: http,
+    BEAMLINE_API_KEYS_FILE: process.env["BEAMLINE_API_KEYS_FILE"] ?? keyFile(dataDir, key),
+    BEAMLINE_EXPECT_WORKERS: workerNames.join(","),
+  });
+
+  const stack: StackFile = {
+    pid: process.pid,
+    grpc,
+    http,
+    env: { ...servers.env, ...login(servers, "operator"), BEAMLINE_ROUTER_ADMIN_API_KEY: adminKey },
+  };
+  writeFileSync(stackPath(dataDir), `${JSON.stringify(stack, undefined, 2)}\n`, { mode: 0o600 });
+  scope.use("stack file", stackPath(dataDir), (path) => rmSync(path, { force: true }));
+  await untilReady(http, scope.draining, logs);
+  greet(servers, grpc, http, key, logs);
+}
+
+function startLocal(
+  config: { NATS_URL: readonly string[] | undefined; REDIS_URL: string | undefined },
+  dataDir: string,
+): Promise<LocalServers> {
+  return startServers({
+    dataDir,
+    ...(config.NATS_URL !== undefined && { natsUrl: config.NATS_URL.join(",") }),
+    ...(config.REDIS_URL !== undefined && { redisUrl: config.REDIS_URL }),
+    onProgress: say,
+    onExit: (name, how) => say(`${name} ended: ${how}; stop this and start it again`),
+  });
+}
+
+/** How a process logs in to a NATS of ours; one that was named by a URL brings its own variables. */
+function login(servers: LocalServers, user: "edge" | "worker" | "operator"): Record<string, string> {
+  if (!servers.nats.started) return {};
+  const { password, inboxPrefix } = servers.credentials[user];
+  return { NATS_USER: user, NATS_PASSWORD: password, NATS_INBOX_PREFIX: inboxPrefix };
+}
+
+async function usable(address: Address, what: string): Promise<string> {
+  const wanted = formatAddress(address);
+  if (address.port !== 0 && (await isPortFree(address.port))) return wanted;
+  const port = await freePort();
+  if (address.port !== 0) say(`${wanted} is taken: ${what} is served on port ${port} instead`);
+  return formatAddress({ host: address.host, port });
+}
+
+/** The API key for trying things out, made once per data directory. */
+function devKey(dataDir: string): string {
+  const path = join(dataDir, "dev.key");
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch {
+    const key = `dev-${randomBytes(18).toString("base64url")}`;
+    writeFileSync(path, `${key}\n`, { mode: 0o600 });
+    return key;
+  }
+}
+
+function keyFile(dataDir: string, key: string): string {
+  const path = join(dataDir, "keys.json");
+  const keys: StoredKey[] = [{ id: "dev", sha256: sha256(key), tenant: "default", scopes: ["*"] }];
+  writeFileSync(path, `${JSON.stringify(keys, undefined, 2)}\n`, { mode: 0o600 });
+  return path;
+}
+
+const READY_WITHIN_MS = 60_000;
+
+/** Every part serves. Throws what is missing when that takes too long. */
+async function untilReady(http: string, signal: AbortSignal, logs: string): Promise<void> {
+  const give = Date.now() + READY_WITHIN_MS;
+  let last = "no answer yet";
+  while (!signal.aborted) {
+    try {
+      const response = await fetch(`http://${http}/readyz`, {
+        signal: AbortSignal.any([signal, AbortSignal.timeout(2_000)]),
+      });
+      if (response.ok) return;
+      last = await response.text();
+    } catch (error) {
+      last = String(error);
+    }
+    if (Date.now() > give) throw new Error(`not ready after ${READY_WITHIN_MS / 1000} s: ${last}; see ${logs}`);
+    await new Promise((done) => setTimeout(done, 50));
+  }
+}
+
+function greet(servers: LocalServers, grpc: string, http: string, key: string, logs: string): void {
+  for (const server of [servers.nats, servers.redis]) {
+    say(
+      `${server.name.padEnd(5)} ${server.url}  (${server.version}${server.started ? "" : ", as named, left running"}${server.note === undefined ? "" : `; ${server.note}`})`,
+    );
+  }
+  say(`gRPC  ${grpc}`);
+  say(`HTTP  http://${http}`);
+  say(`key   ${key}  (dev API key and admin key)`);
+  say(`logs  ${logs}`);
+  say(`
+Try:
+  npm run -s beamline -- decide --tenant acme '{"text":"hi"}'
+  npm run -s beamline -- status
+  curl -s http://${http}/readyz
+
+Ctrl-C stops all of it.`);
+}

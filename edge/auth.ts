@@ -1,0 +1,90 @@
+/**
+ * Who calls the edge.
+ *
+ * - A bearer key of the key ring is its owner: principal, tenant, scopes.
+ * - Existing aiOS and BeamLine clients bring no credentials: where anonymous calls are allowed (by default on loopback only) they
+ *   act as the principal `local` of the tenant they name, else of `default`.
+ * - RouterAdmin brings its own admin key, which the routing worker checks; OpenWOP always needs its bearer (design, security).
+ */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { BeamlineError } from "../contracts/errors.ts";
+
+export interface Principal {
+  readonly id: string;
+  /** Tenant of the credential; undefined lets the caller name one. */
+  readonly tenant: string | undefined;
+  readonly scopes: readonly string[];
+}
+
+/** A key as it is stored: never the key itself. */
+export interface StoredKey {
+  readonly id: string;
+  /** Lower-case hex SHA-256 of the key. */
+  readonly sha256: string;
+  readonly tenant?: string;
+  readonly scopes: readonly string[];
+  /** Epoch milliseconds. */
+  readonly expires_at_ms?: number;
+}
+
+export const LOCAL: Principal = { id: "local", tenant: undefined, scopes: ["*"] };
+
+export class KeyRing {
+  readonly #keys: readonly { readonly digest: Buffer; readonly key: StoredKey }[];
+
+  constructor(keys: readonly StoredKey[]) {
+    this.#keys = keys.map((key) => ({ digest: Buffer.from(key.sha256, "hex"), key }));
+  }
+
+  get size(): number {
+    return this.#keys.length;
+  }
+
+  /** The owner of a key. Throws `unauthenticated` for an unknown key and `key_expired` for an old one. */
+  owner(bearer: string): Principal {
+    const digest = createHash("sha256").update(bearer).digest();
+    let found: StoredKey | undefined;
+    for (const { digest: known, key } of this.#keys) if (timingSafeEqual(digest, known)) found = key;
+    if (found === undefined) throw new BeamlineError("unauthenticated", "unknown API key");
+    if (found.expires_at_ms !== undefined && found.expires_at_ms <= Date.now())
+      throw new BeamlineError("key_expired", "the API key has expired");
+    return { id: found.id, tenant: found.tenant, scopes: found.scopes };
+  }
+}
+
+/** Digest under which a key is stored. */
+export function sha256(key: string): string {
+  return createHash("sha256").update(key).digest("hex");
+}
+
+/** The key of an `authorization` value: `Bearer <key>` or the bare key. */
+export function bearerOf(authorization: string | undefined): string | undefined {
+  const key = authorization?.replace(/^bearer\s+/i, "").trim();
+  return key === undefined || key === "" ? undefined : key;
+}
+
+export interface AuthPolicy {
+  readonly keys: KeyRing;
+  /** Whether callers without credentials are served as `local`. */
+  readonly allowAnonymous: boolean;
+}
+
+/**
+ * The principal of a call. `ownKey` says that the service checks a key of its own in the same place (RouterAdmin), so that an
+ * unknown bearer is not refused here; `always` that anonymous callers are refused wherever they come from (OpenWOP).
+ */
+export function authenticate(
+  policy: AuthPolicy,
+  authorization: string | undefined,
+  service: { ownKey: boolean; always: boolean },
+): Principal {
+  if (authorization === undefined) {
+    if (policy.allowAnonymous && !service.always) return LOCAL;
+    if (service.ownKey) return { ...LOCAL, id: "", scopes: [] };
+    throw new BeamlineError("unauthenticated", "a bearer token is required in authorization");
+  }
+  if (service.ownKey) return { ...LOCAL, id: "", scopes: [] };
+  const bearer = bearerOf(authorization);
+  if (bearer === undefined) throw new BeamlineError("unauthenticated", "authorization carries no bearer token");
+  return policy.keys.owner(bearer);
+}

@@ -1,0 +1,153 @@
+/** The edge: gRPC and HTTP in, bus out. Opened downwards, closed upwards: the order on the page is the shutdown plan. */
+import { readFileSync } from "node:fs";
+import { Caller } from "../bus/call.ts";
+import { Bus } from "../bus/connect.ts";
+import { busOptions } from "../bus/options.ts";
+import { BeamlineError } from "../contracts/errors.ts";
+import { routes, services, type Route } from "../contracts/routes.ts";
+import { loadConfig, type Config, type Environment } from "../runtime/config.ts";
+import { openHttp } from "../runtime/http.ts";
+import type { Scope } from "../runtime/lifecycle.ts";
+import { createLogger } from "../runtime/log.ts";
+import { formatAddress } from "../runtime/setting.ts";
+import { busSettings, edgeSettings, processSettings } from "../runtime/settings.ts";
+import { startTelemetry } from "../runtime/telemetry.ts";
+import { traceIdOf } from "../runtime/trace.ts";
+import { VERSION } from "../runtime/version.ts";
+import { KeyRing, type AuthPolicy, type StoredKey } from "./auth.ts";
+import type { Forwarding } from "./forward.ts";
+import { GrpcEdge } from "./grpc.ts";
+import { edgeMetrics } from "./metrics.ts";
+import { Presence } from "./presence.ts";
+import { header } from "../contracts/headers.ts";
+
+export const edgeTable = { ...processSettings, ...busSettings, ...edgeSettings };
+
+export interface EdgePorts {
+  readonly grpc: number;
+  readonly http: number;
+}
+
+/** Opens the edge in a scope. It serves once this resolves, and is ready once every expected worker is there. */
+export async function openEdge(scope: Scope, env: Environment): Promise<EdgePorts> {
+  const config = loadConfig(edgeTable, env);
+  const auth = authOf(config);
+  const log = createLogger({ component: "edge", level: config.BEAMLINE_LOG_LEVEL });
+  scope.configure({ drainMs: config.BEAMLINE_DRAIN_MS, log });
+  const telemetry = scope.use(
+    "telemetry",
+    startTelemetry({ service: "beamline-edge", version: VERSION, config, onProblem: (problem) => log.warn(problem) }),
+    (t) => t.shutdown(),
+  );
+  const bus = await scope.open(
+    "bus",
+    () => Bus.connect(busOptions(config, "edge")),
+    (b) => b.drain(),
+  );
+  scope.health.add("bus", () => bus.connected);
+  const caller = scope.use("caller", new Caller(bus), (c) => c.stop());
+  const forwarding: Forwarding = {
+    caller,
+    auth,
+    events: new Map(),
+    finished: edgeMetrics(telemetry.registry),
+    onError(error, route, headers) {
+      const traceparent = headers[header.traceparent];
+      log
+        .child({ trace_id: traceparent === undefined ? undefined : traceIdOf(traceparent) })
+        .error(`${route.path} failed`, { error: error.cause ?? error });
+    },
+  };
+  const http = await scope.open(
+    "http",
+    () => openHttp(config.BEAMLINE_HTTP_ADDR, scope.health, telemetry),
+    (h) => h.close(),
+  );
+  const grpc = await scope.open(
+    "grpc",
+    () =>
+      GrpcEdge.open(
+        {
+          address: formatAddress(config.BEAMLINE_GRPC_ADDR),
+          maxMessageBytes: config.BEAMLINE_MAX_MESSAGE_BYTES,
+          keepaliveMs: config.BEAMLINE_GRPC_KEEPALIVE_MS,
+          keepaliveTimeoutMs: config.BEAMLINE_GRPC_KEEPALIVE_TIMEOUT_MS,
+          maxConnectionAgeMs: config.BEAMLINE_GRPC_MAX_CONNECTION_AGE_MS,
+          maxConnectionAgeGraceMs: config.BEAMLINE_GRPC_MAX_CONNECTION_AGE_GRACE_MS,
+          tls: tlsOf(config),
+        },
+        forwarding,
+      ),
+    (g, deadline) => g.stop(Date.now() + deadline.remainingMs()),
+  );
+  scope.use("presence", watchWorkers(scope, caller, grpc, config.BEAMLINE_EXPECT_WORKERS), (p) => p.stop());
+  log.info("serving", {
+    grpc: grpc.port,
+    http: http.port,
+    services: services.map((one) => one.fullName),
+    rpcs: routes.length,
+  });
+  return { grpc: grpc.port, http: http.port };
+}
+
+/** Health per service follows the workers that answer discovery; so does readiness, for the workers this edge is told to expect. */
+function watchWorkers(scope: Scope, caller: Caller, grpc: GrpcEdge, expected: readonly string[]): Presence {
+  const workerOf = new Map<string, string>(routes.map((route: Route) => [route.service.fullName, route.worker]));
+  const presence = new Presence(caller, (present) => {
+    for (const [service, worker] of workerOf) grpc.setServing(service, present.has(worker));
+  });
+  grpc.setServing("", true);
+  for (const worker of expected) {
+    scope.health.add(
+      `worker ${worker}`,
+      () => presence.present.has(worker) || { ok: false, detail: `no ${worker} worker answers` },
+    );
+  }
+  return presence;
+}
+
+function tlsOf(
+  config: Config<typeof edgeTable>,
+): { certFile: string; keyFile: string; clientCaFile: string | undefined } | undefined {
+  const {
+    BEAMLINE_GRPC_TLS_CERT: certFile,
+    BEAMLINE_GRPC_TLS_KEY: keyFile,
+    BEAMLINE_GRPC_TLS_CLIENT_CA: clientCaFile,
+  } = config;
+  return certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile, clientCaFile };
+}
+
+const loopback = /^(127(\.\d+){3}|localhost|::1)$/;
+
+/**
+ * Who may call. Without credentials: anyone on a loopback listener, nobody elsewhere unless BEAMLINE_ALLOW_ANONYMOUS says so.
+ * Throws `failed_precondition` for a listener beyond loopback that would refuse everyone because no key is known.
+ */
+function authOf(config: Config<typeof edgeTable>): AuthPolicy {
+  const keys = new KeyRing(storedKeys(config.BEAMLINE_API_KEYS_FILE));
+  const listeners = [config.BEAMLINE_GRPC_ADDR, config.BEAMLINE_HTTP_ADDR];
+  const local = listeners.every(({ host }) => loopback.test(host));
+  const allowAnonymous = config.BEAMLINE_ALLOW_ANONYMOUS ?? local;
+  if (!allowAnonymous && keys.size === 0) {
+    throw new BeamlineError(
+      "failed_precondition",
+      `listening on ${listeners.map(formatAddress).join(" and ")} needs authentication: set BEAMLINE_API_KEYS_FILE, or BEAMLINE_ALLOW_ANONYMOUS=true to serve anyone`,
+    );
+  }
+  return { keys, allowAnonymous };
+}
+
+function storedKeys(file: string | undefined): StoredKey[] {
+  if (file === undefined) return [];
+  const keys = JSON.parse(readFileSync(file, "utf8")) as StoredKey[];
+  const valid =
+    Array.isArray(keys) &&
+    keys.every((key) => typeof key.id === "string" && /^[0-9a-f]{64}$/.test(key.sha256) && Array.isArray(key.scopes));
+  if (!valid)
+    throw new BeamlineError(
+      "invalid_argument",
+      `BEAMLINE_API_KEYS_FILE ${file} must hold a JSON array of {id, sha256, scopes, tenant?, expires_at_ms?}`,
+      { field: "BEAMLINE_API_KEYS_FILE" },
+    );
+  return keys;
+}

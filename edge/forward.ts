@@ -1,0 +1,248 @@
+/** The edge's three ways to serve a method: one reply, a streamed reply, events read from a log. It knows the kinds, never an RPC. */
+import type {
+  handleServerStreamingCall,
+  handleUnaryCall,
+  ServerDuplexStream,
+  ServerUnaryCall,
+  ServerWritableStream,
+} from "@grpc/grpc-js";
+import { isError, parseJson, type Caller, type Reply } from "../bus/call.ts";
+import { openStream } from "../bus/stream.ts";
+import { codecOf, opaque } from "../contracts/codec.ts";
+import { errorOfBody } from "../contracts/errorbody.ts";
+import { BeamlineError } from "../contracts/errors.ts";
+import { header, type Headers } from "../contracts/headers.ts";
+import type { Route } from "../contracts/routes.ts";
+import { sampledParent, SpanKind, withSpan } from "../runtime/trace.ts";
+import type { AuthPolicy } from "./auth.ts";
+import { headersOf, rulesOf } from "./metadata.ts";
+import { statusOf } from "./status.ts";
+
+/** Reads events of a log for a route of kind `events`: yields messages of the response type. */
+export type EventSource = (request: unknown, headers: Headers, signal: AbortSignal) => AsyncIterable<unknown>;
+
+export interface Forwarding {
+  readonly caller: Caller;
+  readonly auth: AuthPolicy;
+  /** Event sources by gRPC path, for routes of kind `events`. */
+  readonly events: ReadonlyMap<string, EventSource>;
+  /** Told of each finished call, for metrics; `ms` is wall time. */
+  readonly finished?: (route: Route, code: BeamlineError | undefined, ms: number) => void;
+  readonly onError?: (error: BeamlineError, route: Route, headers: Headers) => void;
+}
+
+export interface Transcoder {
+  /** Request bytes as the bus's JSON text. Throws `invalid_argument`. */
+  request(bytes: Uint8Array): string;
+  /** A reply's JSON text as response bytes. Throws `internal` when a worker answered with something else. */
+  response(text: string): Buffer;
+  responseOf(message: unknown): Buffer;
+  requestMessage(bytes: Uint8Array): unknown;
+}
+
+export function transcoderOf(route: Route): Transcoder {
+  const requestType = opaque(route.method.requestType);
+  const responseType = opaque(route.method.responseType);
+  const request = codecOf(requestType);
+  const response = codecOf(responseType);
+  const toBytes = (message: unknown): Buffer => {
+    const bytes = responseType.encode(message).finish();
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  };
+  const decode = (bytes: Uint8Array): unknown => {
+    try {
+      return requestType.decode(bytes);
+    } catch (cause) {
+      throw new BeamlineError("invalid_argument", `the request is not a valid ${requestType.$type ?? "message"}`, {
+        cause,
+        field: "request",
+      });
+    }
+  };
+  return {
+    request: (bytes) => JSON.stringify(request.toJson(decode(bytes))),
+    requestMessage: decode,
+    response(text) {
+      try {
+        return toBytes(response.fromJson(parseJson(text)));
+      } catch (cause) {
+        throw new BeamlineError(
+          "internal",
+          `the ${route.worker} worker answered ${route.subject} with something else than its contract`,
+          { cause },
+        );
+      }
+    },
+    responseOf: toBytes,
+  };
+}
+
+type UnaryCall = ServerUnaryCall<Buffer, Buffer>;
+type StreamCall = ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>;
+
+/** Milliseconds a call may take: what the caller said, at most the route's own limit. */
+function budget(call: { getDeadline(): Date | number }, route: Route, now: number): number {
+  const deadline = call.getDeadline();
+  const at = typeof deadline === "number" ? deadline : deadline.getTime();
+  return Math.max(0, Math.min(at - now, route.timeoutMs));
+}
+
+export function unary(route: Route, forwarding: Forwarding): handleUnaryCall<Buffer, Buffer> {
+  const { caller, auth, finished, onError } = forwarding;
+  const transcoder = transcoderOf(route);
+  const rules = rulesOf(route);
+  return (call: UnaryCall, callback) => {
+    const now = Date.now();
+    let headers: Headers = {};
+    let ended: Ended = ignore;
+    const fail = (thrown: unknown): void => {
+      const error = BeamlineError.from(thrown);
+      if (error.code === "internal") onError?.(error, route, headers);
+      finished?.(route, error, Date.now() - now);
+      ended(error);
+      callback(statusOf(error, route.dialect));
+    };
+    const answer = (error: BeamlineError | undefined, reply: Reply | undefined): void => {
+      if (reply === undefined) return fail(error);
+      let bytes: Buffer;
+      try {
+        if (isError(reply.headers)) return fail(errorOfReply(reply));
+        bytes = transcoder.response(reply.text);
+      } catch (thrown) {
+        return fail(thrown);
+      }
+      finished?.(route, undefined, Date.now() - now);
+      ended(undefined);
+      callback(null, bytes);
+    };
+    try {
+      const timeoutMs = budget(call, route, now);
+      const text = transcoder.request(call.request);
+      headers = headersOf(call.metadata, route, rules, auth, now + timeoutMs);
+      traced(route, headers, (onward, end) => {
+        ended = end;
+        call.once(
+          "cancelled",
+          caller.start(route.subject, text, { headers: onward, timeoutMs, worker: route.worker }, answer),
+        );
+      });
+    } catch (thrown) {
+      fail(thrown);
+    }
+  };
+}
+
+type Ended = (error: BeamlineError | undefined) => void;
+
+const ignore = (): void => undefined;
+
+/** A span around a call that is sampled; nothing at all around one that is not. `start` is told how to end it. */
+function traced(route: Route, headers: Headers, start: (onward: Headers, ended: Ended) => void): void {
+  const traceparent = headers[header.traceparent];
+  if (!sampledParent(traceparent)) return start(headers, ignore);
+  const attributes = { "rpc.system": "grpc", "rpc.service": route.service.fullName, "rpc.method": route.method.name };
+  const run = (onward: string): Promise<void> =>
+    new Promise((resolve, reject) => {
+      start({ ...headers, [header.traceparent]: onward }, (error) => (error === undefined ? resolve() : reject(error)));
+    });
+  withSpan(route.path.slice(1), traceparent, attributes, run, SpanKind.SERVER).catch(ignore); // the span has it
+}
+
+export function streamed(route: Route, forwarding: Forwarding): handleServerStreamingCall<Buffer, Buffer> {
+  const transcoder = transcoderOf(route);
+  return pump(route, forwarding, async function* (call, headers, timeoutMs, signal) {
+    const options = { headers, timeoutMs, signal, worker: route.worker };
+    for await (const text of openStream(forwarding.caller, route.subject, transcoder.request(call.request), options)) {
+      yield transcoder.response(text);
+    }
+  });
+}
+
+export function events(route: Route, forwarding: Forwarding): handleServerStreamingCall<Buffer, Buffer> {
+  const transcoder = transcoderOf(route);
+  return pump(route, forwarding, async function* (call, headers, _timeoutMs, signal) {
+    const source = forwarding.events.get(route.path);
+    if (source === undefined)
+      throw new BeamlineError("unavailable", `no ${route.worker} worker is serving ${route.subject}`);
+    for await (const message of source(transcoder.requestMessage(call.request), headers, signal))
+      yield transcoder.responseOf(message);
+  });
+}
+
+type Produce = (
+  call: StreamCall & { request: Buffer },
+  headers: Headers,
+  timeoutMs: number,
+  signal: AbortSignal,
+) => AsyncIterable<Buffer>;
+
+/** Writes what is produced, no faster than the client reads; a client that leaves ends the production. */
+function pump(route: Route, forwarding: Forwarding, produce: Produce): handleServerStreamingCall<Buffer, Buffer> {
+  const rules = rulesOf(route);
+  const run = async (call: ServerWritableStream<Buffer, Buffer>): Promise<void> => {
+    const now = Date.now();
+    const gone = new AbortController();
+    let headers: Headers = {};
+    call.once("cancelled", () => gone.abort());
+    try {
+      const timeoutMs = budget(call, route, now);
+      headers = headersOf(call.metadata, route, rules, forwarding.auth, now + timeoutMs);
+      await spanned(route, headers, async (onward) => {
+        for await (const bytes of produce(call, onward, timeoutMs, gone.signal)) {
+          if (!call.write(bytes)) await drained(call, gone.signal);
+        }
+      });
+      forwarding.finished?.(route, undefined, Date.now() - now);
+      call.end();
+    } catch (thrown) {
+      const error = BeamlineError.from(thrown);
+      if (error.code === "internal") forwarding.onError?.(error, route, headers);
+      forwarding.finished?.(route, error, Date.now() - now);
+      call.emit("error", statusOf(error, route.dialect));
+    }
+  };
+  return (call) => void run(call);
+}
+
+function spanned(route: Route, headers: Headers, run: (onward: Headers) => Promise<void>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    traced(route, headers, (onward, ended) => {
+      run(onward).then(
+        () => {
+          ended(undefined);
+          resolve();
+        },
+        (error: unknown) => {
+          ended(BeamlineError.from(error));
+          reject(error);
+        },
+      );
+    });
+  });
+}
+
+function drained(call: ServerWritableStream<Buffer, Buffer>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = (): void => {
+      call.removeListener("drain", go);
+      reject(new BeamlineError("cancelled", "the client left"));
+    };
+    const go = (): void => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    };
+    if (signal.aborted) return stop();
+    call.once("drain", go);
+    signal.addEventListener("abort", stop, { once: true });
+  });
+}
+
+function errorOfReply(reply: Reply): BeamlineError {
+  let body: unknown;
+  try {
+    body = JSON.parse(reply.text);
+  } catch {
+    body = undefined;
+  }
+  return errorOfBody(body, reply.headers[header.serviceError]);
+}

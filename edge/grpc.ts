@@ -1,0 +1,146 @@
+/** The gRPC listener: every service of every proto, registered in a loop. */
+import { readFileSync } from "node:fs";
+import {
+  Server,
+  ServerCredentials,
+  type ServiceDefinition as GrpcService,
+  type UntypedServiceImplementation,
+} from "@grpc/grpc-js";
+import { loadFileDescriptorSetFromBuffer } from "@grpc/proto-loader";
+import { ReflectionService } from "@grpc/reflection";
+import { HealthImplementation } from "grpc-health-check";
+import { descriptorSet } from "../contracts/codec.ts";
+import { BeamlineError } from "../contracts/errors.ts";
+import { routeOf, services, type Route, type ServiceDefinition } from "../contracts/routes.ts";
+import { events, streamed, unary, type Forwarding } from "./forward.ts";
+
+export interface TlsFiles {
+  readonly certFile: string;
+  readonly keyFile: string;
+  /** Clients must show a certificate of this authority: mutual TLS. */
+  readonly clientCaFile?: string | undefined;
+}
+
+export interface GrpcOptions {
+  /** `host:port`; port 0 takes a free one. */
+  readonly address: string;
+  readonly maxMessageBytes: number;
+  readonly keepaliveMs: number;
+  readonly keepaliveTimeoutMs: number;
+  /** 0 never asks a client to reconnect. */
+  readonly maxConnectionAgeMs: number;
+  readonly maxConnectionAgeGraceMs: number;
+  readonly tls?: TlsFiles | undefined;
+}
+
+export class GrpcEdge {
+  readonly #server: Server;
+  readonly #health = new HealthImplementation(
+    Object.fromEntries(["", ...services.map((one) => one.fullName)].map((name) => [name, "NOT_SERVING"])),
+  );
+  readonly port: number;
+
+  private constructor(server: Server, forwarding: Forwarding, port: number) {
+    this.#server = server;
+    this.port = port;
+    for (const service of services) server.addService(definitionOf(service), implementationOf(service, forwarding));
+    this.#health.addToServer(server);
+    new ReflectionService(loadFileDescriptorSetFromBuffer(Buffer.from(descriptorSet))).addToServer(server);
+  }
+
+  /** Binds and serves. Throws `unavailable` naming the address when it is taken. */
+  static async open(options: GrpcOptions, forwarding: Forwarding): Promise<GrpcEdge> {
+    const server = new Server({
+      "grpc.max_receive_message_length": options.maxMessageBytes,
+      "grpc.max_send_message_length": options.maxMessageBytes,
+      "grpc.keepalive_time_ms": options.keepaliveMs,
+      "grpc.keepalive_timeout_ms": options.keepaliveTimeoutMs,
+      ...(options.maxConnectionAgeMs > 0 && {
+        "grpc.max_connection_age_ms": options.maxConnectionAgeMs,
+        "grpc.max_connection_age_grace_ms": options.maxConnectionAgeGraceMs,
+      }),
+    });
+    const port = await new Promise<number>((resolve, reject) => {
+      server.bindAsync(options.address, credentialsOf(options.tls), (error, bound) => {
+        if (error === null) resolve(bound);
+        else
+          reject(
+            new BeamlineError("unavailable", `cannot serve gRPC on ${options.address}: ${error.message}`, {
+              cause: error,
+            }),
+          );
+      });
+    });
+    return new GrpcEdge(server, forwarding, port);
+  }
+
+  /** Health of a service as grpc.health.v1 reports it; the empty name is the edge itself. */
+  setServing(service: string, serving: boolean): void {
+    this.#health.setStatus(service, serving ? "SERVING" : "NOT_SERVING");
+  }
+
+  /** Refuses new calls, lets the running ones end until the deadline (epoch milliseconds), then cuts the rest off. */
+  async stop(deadline: number): Promise<void> {
+    for (const service of ["", ...services.map((one) => one.fullName)]) this.setServing(service, false);
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(
+        () => {
+          this.#server.forceShutdown();
+          resolve();
+        },
+        Math.max(0, deadline - Date.now()),
+      );
+      this.#server.tryShutdown(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+}
+
+/** Bytes stay bytes: the forwarding does the coding, where it can say what was wrong. */
+const asIs = (bytes: Buffer): Buffer => bytes;
+
+function definitionOf(service: ServiceDefinition): GrpcService {
+  return Object.fromEntries(
+    Object.entries(service.methods).map(([key, method]) => [
+      key,
+      {
+        path: routeOf(service, method).path,
+        requestStream: method.requestStream,
+        responseStream: method.responseStream,
+        requestSerialize: asIs,
+        requestDeserialize: asIs,
+        responseSerialize: asIs,
+        responseDeserialize: asIs,
+      },
+    ]),
+  );
+}
+
+function implementationOf(service: ServiceDefinition, forwarding: Forwarding): UntypedServiceImplementation {
+  return Object.fromEntries(
+    Object.entries(service.methods).map(([key, method]) => [key, byKind(routeOf(service, method), forwarding)]),
+  );
+}
+
+function byKind(route: Route, forwarding: Forwarding): UntypedServiceImplementation[string] {
+  switch (route.kind) {
+    case "request":
+      return unary(route, forwarding);
+    case "stream":
+      return streamed(route, forwarding);
+    case "events":
+      return events(route, forwarding);
+  }
+}
+
+function credentialsOf(tls: TlsFiles | undefined): ServerCredentials {
+  if (tls === undefined) return ServerCredentials.createInsecure();
+  const ca = tls.clientCaFile === undefined ? null : readFileSync(tls.clientCaFile);
+  return ServerCredentials.createSsl(
+    ca,
+    [{ cert_chain: readFileSync(tls.certFile), private_key: readFileSync(tls.keyFile) }],
+    ca !== null,
+  );
+}
