@@ -16,9 +16,10 @@ import {
   type NatsConnection,
 } from "@nats-io/transport-node";
 import { jetstream, jetstreamManager, type JetStreamClient, type JetStreamManager } from "@nats-io/jetstream";
-import { BeamlineError } from "../contracts/errors.ts";
+import { BeamlineError, invalidArgument } from "../contracts/errors.ts";
 import type { Headers } from "../contracts/headers.ts";
-import { encodeHeaders, toNats } from "./headers.ts";
+import { encodeHeaders } from "./headers.ts";
+import { publishAll, type Outgoing } from "./outbox.ts";
 
 export interface BusOptions {
   /** `nats://host:port`, several separated by commas. */
@@ -41,12 +42,8 @@ export interface BusOptions {
 /** Oldest server whose JetStream has schedules, atomic batches and per-message TTL. */
 export const MIN_SERVER = { major: 2, minor: 12 };
 
-interface Outgoing {
-  readonly subject: string;
-  readonly data: string | Uint8Array;
-  readonly headers: Headers | undefined;
-  readonly reply: string | undefined;
-}
+/** A subject with white space would say something else to the server. */
+const sendable = /^[^\s]+$/;
 
 export class Bus {
   readonly nc: NatsConnection;
@@ -113,6 +110,8 @@ export class Bus {
    */
   send(subject: string, data: string | Uint8Array, headers?: Headers, reply?: string): void {
     if (this.nc.isClosed()) throw new BeamlineError("unavailable", "the bus connection is closed");
+    if (!sendable.test(subject) || (reply !== undefined && !sendable.test(reply)))
+      throw invalidArgument("subject", "must not be empty or contain white space");
     if (data.length * 3 > this.maxPayload - 4096) this.#checkSize(subject, data, headers);
     this.#outbox.push({ subject, data, headers, reply });
     if (!this.#scheduled) {
@@ -134,13 +133,7 @@ export class Bus {
     this.#scheduled = false;
     const batch = this.#outbox;
     this.#outbox = [];
-    if (this.nc.isClosed()) return;
-    for (const { subject, data, headers, reply } of batch) {
-      this.nc.publish(subject, typeof data === "string" ? Buffer.from(data, "utf8") : data, {
-        ...(headers !== undefined && { headers: toNats(headers) }),
-        ...(reply !== undefined && { reply }),
-      });
-    }
+    if (batch.length > 0 && !this.nc.isClosed()) publishAll(this.nc, batch);
   };
 
   /** Called with `unavailable` whenever the connection is lost or closed. Returns how to stop. */

@@ -10,12 +10,16 @@ import type { Headers } from "../contracts/headers.ts";
 
 /** The header block as it goes over the wire. */
 export function encodeHeaders(headers: Headers): Uint8Array {
+  return Buffer.from(headerText(headers), "utf8");
+}
+
+export function headerText(headers: Headers): string {
   let text = "NATS/1.0\r\n";
   for (const name in headers) {
     const value = headers[name];
     if (value !== undefined && value !== "") text += `${name}: ${singleLine(value)}\r\n`;
   }
-  return Buffer.from(`${text}\r\n`, "utf8");
+  return `${text}\r\n`;
 }
 
 const breaks = /[\r\n]/;

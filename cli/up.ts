@@ -56,7 +56,6 @@ async function up(scope: Scope, each: boolean): Promise<void> {
     ...servers.env,
     BEAMLINE_DATA_DIR: dataDir,
     BEAMLINE_ROUTER_ADMIN_API_KEY: adminKey,
-    BEAMLINE_SEED_DEFAULT_POLICY: "true",
   };
   const drainMs = config.BEAMLINE_DRAIN_MS;
   const start = (name: string, args: readonly string[], env: NodeJS.ProcessEnv): Child =>

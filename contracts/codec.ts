@@ -242,7 +242,7 @@ function shapeLater(descriptor: DescMessage): Shape {
 }
 
 /** Bytes the contracts carry as UTF-8 text (C3). */
-function isTextBytes(field: DescField): boolean {
+export function isTextBytes(field: DescField): boolean {
   if (field.scalar !== ScalarType.BYTES) return false;
   if (field.parent.typeName === "beamline.provider.v1.StreamChunk") return field.name === "data";
   return (

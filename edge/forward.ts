@@ -6,20 +6,21 @@ import type {
   ServerUnaryCall,
   ServerWritableStream,
 } from "@grpc/grpc-js";
-import { isError, parseJson, type Caller, type Reply } from "../bus/call.ts";
+import { isError, type Caller, type Reply } from "../bus/call.ts";
 import { openStream } from "../bus/stream.ts";
-import { codecOf, opaque } from "../contracts/codec.ts";
+import { opaque } from "../contracts/codec.ts";
 import { errorOfBody } from "../contracts/errorbody.ts";
 import { BeamlineError } from "../contracts/errors.ts";
 import { header, type Headers } from "../contracts/headers.ts";
 import type { Route } from "../contracts/routes.ts";
+import { transcoderOf } from "../contracts/transcode.ts";
 import { sampledParent, SpanKind, withSpan } from "../runtime/trace.ts";
 import type { AuthPolicy } from "./auth.ts";
 import { headersOf, rulesOf } from "./metadata.ts";
 import { statusOf } from "./status.ts";
 
-/** Reads events of a log for a route of kind `events`: yields messages of the response type. */
-export type EventSource = (request: unknown, headers: Headers, signal: AbortSignal) => AsyncIterable<unknown>;
+/** Reads events of a log for a route of kind `events`. Takes the request and yields replies as the contract's JSON text. */
+export type EventSource = (request: string, headers: Headers, signal: AbortSignal) => AsyncIterable<string>;
 
 export interface Forwarding {
   readonly caller: Caller;
@@ -29,52 +30,6 @@ export interface Forwarding {
   /** Told of each finished call, for metrics; `ms` is wall time. */
   readonly finished?: (route: Route, code: BeamlineError | undefined, ms: number) => void;
   readonly onError?: (error: BeamlineError, route: Route, headers: Headers) => void;
-}
-
-export interface Transcoder {
-  /** Request bytes as the bus's JSON text. Throws `invalid_argument`. */
-  request(bytes: Uint8Array): string;
-  /** A reply's JSON text as response bytes. Throws `internal` when a worker answered with something else. */
-  response(text: string): Buffer;
-  responseOf(message: unknown): Buffer;
-  requestMessage(bytes: Uint8Array): unknown;
-}
-
-export function transcoderOf(route: Route): Transcoder {
-  const requestType = opaque(route.method.requestType);
-  const responseType = opaque(route.method.responseType);
-  const request = codecOf(requestType);
-  const response = codecOf(responseType);
-  const toBytes = (message: unknown): Buffer => {
-    const bytes = responseType.encode(message).finish();
-    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  };
-  const decode = (bytes: Uint8Array): unknown => {
-    try {
-      return requestType.decode(bytes);
-    } catch (cause) {
-      throw new BeamlineError("invalid_argument", `the request is not a valid ${requestType.$type ?? "message"}`, {
-        cause,
-        field: "request",
-      });
-    }
-  };
-  return {
-    request: (bytes) => JSON.stringify(request.toJson(decode(bytes))),
-    requestMessage: decode,
-    response(text) {
-      try {
-        return toBytes(response.fromJson(parseJson(text)));
-      } catch (cause) {
-        throw new BeamlineError(
-          "internal",
-          `the ${route.worker} worker answered ${route.subject} with something else than its contract`,
-          { cause },
-        );
-      }
-    },
-    responseOf: toBytes,
-  };
 }
 
 type UnaryCall = ServerUnaryCall<Buffer, Buffer>;
@@ -89,7 +44,8 @@ function budget(call: { getDeadline(): Date | number }, route: Route, now: numbe
 
 export function unary(route: Route, forwarding: Forwarding): handleUnaryCall<Buffer, Buffer> {
   const { caller, auth, finished, onError } = forwarding;
-  const transcoder = transcoderOf(route);
+  const request = transcoderOf(opaque(route.method.requestType));
+  const response = responder(route);
   const rules = rulesOf(route);
   return (call: UnaryCall, callback) => {
     const now = Date.now();
@@ -107,7 +63,7 @@ export function unary(route: Route, forwarding: Forwarding): handleUnaryCall<Buf
       let bytes: Buffer;
       try {
         if (isError(reply.headers)) return fail(errorOfReply(reply));
-        bytes = transcoder.response(reply.text);
+        bytes = response(reply.text);
       } catch (thrown) {
         return fail(thrown);
       }
@@ -117,7 +73,7 @@ export function unary(route: Route, forwarding: Forwarding): handleUnaryCall<Buf
     };
     try {
       const timeoutMs = budget(call, route, now);
-      const text = transcoder.request(call.request);
+      const text = request.toText(call.request);
       headers = headersOf(call.metadata, route, rules, auth, now + timeoutMs);
       traced(route, headers, (onward, end) => {
         ended = end;
@@ -149,24 +105,40 @@ function traced(route: Route, headers: Headers, start: (onward: Headers, ended: 
 }
 
 export function streamed(route: Route, forwarding: Forwarding): handleServerStreamingCall<Buffer, Buffer> {
-  const transcoder = transcoderOf(route);
+  const request = transcoderOf(opaque(route.method.requestType));
+  const response = responder(route);
   return pump(route, forwarding, async function* (call, headers, timeoutMs, signal) {
     const options = { headers, timeoutMs, signal, worker: route.worker };
-    for await (const text of openStream(forwarding.caller, route.subject, transcoder.request(call.request), options)) {
-      yield transcoder.response(text);
-    }
+    for await (const text of openStream(forwarding.caller, route.subject, request.toText(call.request), options))
+      yield response(text);
   });
 }
 
 export function events(route: Route, forwarding: Forwarding): handleServerStreamingCall<Buffer, Buffer> {
-  const transcoder = transcoderOf(route);
+  const request = transcoderOf(opaque(route.method.requestType));
+  const response = responder(route);
   return pump(route, forwarding, async function* (call, headers, _timeoutMs, signal) {
     const source = forwarding.events.get(route.path);
     if (source === undefined)
       throw new BeamlineError("unavailable", `no ${route.worker} worker is serving ${route.subject}`);
-    for await (const message of source(transcoder.requestMessage(call.request), headers, signal))
-      yield transcoder.responseOf(message);
+    for await (const text of source(request.toText(call.request), headers, signal)) yield response(text);
   });
+}
+
+/** A worker's JSON as response bytes. What is not its contract is the worker's fault, never the caller's. */
+function responder(route: Route): (text: string) => Buffer {
+  const transcoder = transcoderOf(opaque(route.method.responseType));
+  return (text) => {
+    try {
+      return transcoder.toBytes(text);
+    } catch (cause) {
+      throw new BeamlineError(
+        "internal",
+        `the ${route.worker} worker answered ${route.subject} with something else than its contract`,
+        { cause },
+      );
+    }
+  };
 }
 
 type Produce = (

@@ -53,6 +53,8 @@ export class GrpcEdge {
     const server = new Server({
       "grpc.max_receive_message_length": options.maxMessageBytes,
       "grpc.max_send_message_length": options.maxMessageBytes,
+      // Nobody reads channelz here; /metrics says what it would, and it costs on every call.
+      "grpc.enable_channelz": 0,
       "grpc.keepalive_time_ms": options.keepaliveMs,
       "grpc.keepalive_timeout_ms": options.keepaliveTimeoutMs,
       ...(options.maxConnectionAgeMs > 0 && {

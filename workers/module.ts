@@ -7,11 +7,12 @@ import type { Config, Environment, Table } from "../runtime/config.ts";
 import type { Scope } from "../runtime/lifecycle.ts";
 import type { Logger } from "../runtime/log.ts";
 import type { Registry } from "../runtime/metrics.ts";
+import type { workerSettings } from "../runtime/settings.ts";
 
 /** What every worker is given. Whatever else it opens, it opens itself, in its scope. */
 export interface WorkerContext<T extends Table = Table> {
-  /** Its configuration: the shared worker settings and its own table. */
-  readonly config: Config<T>;
+  /** Its configuration: the shared settings of workers and its own table. */
+  readonly config: Config<T> & Config<typeof workerSettings>;
   readonly bus: Bus;
   /** For calls to other workers and to extensions. */
   readonly caller: Caller;

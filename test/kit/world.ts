@@ -52,16 +52,23 @@ export interface Running {
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const { workers = [], processes = false } = options;
   const dataDir = await mkdtemp(join(tmpdir(), "beamline-world-"));
-  const servers = await startServers({ dataDir, ports: "free", ...(options.syncInterval !== undefined && { syncInterval: options.syncInterval }) });
+  const servers = await startServers({
+    dataDir,
+    ports: "free",
+    ...(options.syncInterval !== undefined && { syncInterval: options.syncInterval }),
+  });
   const running: Running[] = [];
   const connections: Bus[] = [];
 
-  const environment = (user: "edge" | "worker", extra: Readonly<Record<string, string>> = {}): Record<string, string> => ({
+  const environment = (
+    user: "edge" | "worker",
+    extra: Readonly<Record<string, string>> = {},
+  ): Record<string, string> => ({
     BEAMLINE_LOG_LEVEL: "silent",
     BEAMLINE_DATA_DIR: dataDir,
     BEAMLINE_DRAIN_MS: "5000",
     BEAMLINE_ROUTER_ADMIN_API_KEY: ADMIN_KEY,
-    BEAMLINE_SEED_DEFAULT_POLICY: "true",
+
     ...servers.env,
     NATS_USER: user,
     NATS_PASSWORD: servers.credentials[user].password,
@@ -69,7 +76,12 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     ...options.env,
     ...extra,
   });
-  const start = async (name: string, args: readonly string[], env: Record<string, string>, open: (scope: Scope) => Promise<unknown>): Promise<Running> => {
+  const start = async (
+    name: string,
+    args: readonly string[],
+    env: Record<string, string>,
+    open: (scope: Scope) => Promise<unknown>,
+  ): Promise<Running> => {
     const one = processes ? asProcess(name, args, env) : await asScope(name, open);
     running.push(one);
     return one;
@@ -88,7 +100,11 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     const grpc = `127.0.0.1:${await freePort()}`;
     const http = `127.0.0.1:${await freePort()}`;
     await Promise.all(workers.map((name) => startWorker(name)));
-    const edgeEnv = environment("edge", { BEAMLINE_GRPC_ADDR: grpc, BEAMLINE_HTTP_ADDR: http, BEAMLINE_EXPECT_WORKERS: workers.join(",") });
+    const edgeEnv = environment("edge", {
+      BEAMLINE_GRPC_ADDR: grpc,
+      BEAMLINE_HTTP_ADDR: http,
+      BEAMLINE_EXPECT_WORKERS: workers.join(","),
+    });
     const edge = await start("edge", ["edge"], edgeEnv, async (scope) => {
       await openEdge(scope, edgeEnv);
     });
@@ -122,11 +138,19 @@ async function asScope(name: string, open: (scope: Scope) => Promise<unknown>): 
 function asProcess(name: string, args: readonly string[], env: Record<string, string>): Running {
   const cli = fileURLToPath(new URL("../../cli/beamline.ts", import.meta.url));
   const output = env["BEAMLINE_LOG_LEVEL"] === "silent" ? "ignore" : "inherit";
-  const child: ChildProcess = spawn(process.execPath, [cli, ...args], { env: { PATH: process.env["PATH"], ...env }, stdio: ["ignore", output, output, "ipc"] });
+  const child: ChildProcess = spawn(process.execPath, [cli, ...args], {
+    env: { PATH: process.env["PATH"], ...env },
+    stdio: ["ignore", output, output, "ipc"],
+  });
   const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     child.kill(signal);
     await gone;
   };
-  return { name, pid: child.pid, kill: () => end("SIGKILL"), stop: () => (child.exitCode === null && child.signalCode === null ? end("SIGTERM") : gone) };
+  return {
+    name,
+    pid: child.pid,
+    kill: () => end("SIGKILL"),
+    stop: () => (child.exitCode === null && child.signalCode === null ? end("SIGTERM") : gone),
+  };
 }
