@@ -47,6 +47,9 @@ if (unknown.length > 0)
   throw new Error(`no benchmark is named ${unknown.join(", ")}; there are: ${all.map((c) => c.name).join(", ")}`);
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
+/** A case that takes longer hangs. */
+const CASE_WITHIN_MS = 20 * 60_000;
+
 const stop = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => {
@@ -64,7 +67,11 @@ if (values.list) {
     say(`${one.name}: ${one.title}`);
     const started = performance.now();
     try {
-      const rows = await runCase(one, { rounds, say, signal: stop.signal });
+      const rows = await runCase(one, {
+        rounds,
+        say,
+        signal: AbortSignal.any([stop.signal, AbortSignal.timeout(CASE_WITHIN_MS)]),
+      });
       const result = resultOf(one, rows, {
         ...machine(),
         rounds,

@@ -7,7 +7,8 @@ interface Question {
 
 /** Says that it is ready, with facts such as its port, and answers questions one by one with what `answer` returns. */
 export function servePeer(ready: Readonly<Record<string, unknown>>, answer: (what: never) => Promise<unknown>): void {
-  process.on("disconnect", () => process.exit(0));
+  process.once("disconnect", () => process.exit(0));
+  process.once("SIGTERM", () => process.exit(0)); // not just gone: a profile is written at exit
   process.on("message", ({ id, what }: Question) => {
     answer(what as never).then(
       (result) => process.send?.({ id, result }),

@@ -19,8 +19,9 @@ export function resultOf(one: BenchCase, rows: readonly Row[], machine: Result["
   if (broken !== undefined) throw new Error(`${broken.measure}: nothing was measured`);
   const filled = rows.map((row) => ({
     ...row,
+    // A row with a target of its own has an aim of its own, or none.
     target: row.target === undefined ? (one.target ?? null) : row.target,
-    aim: row.target === null ? null : row.aim === undefined ? (one.aim ?? null) : row.aim,
+    aim: row.aim === undefined ? (row.target === undefined ? (one.aim ?? null) : null) : row.aim,
     better: row.better ?? one.better ?? ("higher" as const),
   }));
   return { name: one.name, title: one.title, at: new Date().toISOString(), machine, rows: filled };

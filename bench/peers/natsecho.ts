@@ -5,6 +5,6 @@ import { bareOptions } from "../kit/login.ts";
 
 const subject = "aios.bench.echo";
 const nc = await connect(bareOptions("bench-echo"));
-nc.subscribe(subject, { callback: (_error, message) => message.respond(message.data) });
+nc.subscribe(subject, { callback: (_error, message) => void message.respond(message.data) });
 await nc.flush();
 serveOnly({ subject });
