@@ -19,7 +19,10 @@ export interface StreamSpec {
   readonly maxBytes: number;
   /** Window in which a repeated Nats-Msg-Id is dropped, milliseconds. */
   readonly duplicateWindowMs: number;
-  /** Delayed messages (`Nats-Schedule`) and per-message TTL. Their schedule subjects must be among `subjects`. */
+  /**
+   * Delayed messages (`Nats-Schedule`) and per-message TTL. Timers and later tries need `sched.<name in lower case>.>` among `subjects`, later
+   * tries `retry.<name in lower case>.>` as well (bus/schedule, bus/retry).
+   */
   readonly schedules: boolean;
   /** Atomic batches. */
   readonly atomic: boolean;
@@ -84,16 +87,76 @@ export const streams = {
     maxAgeMs: 30 * DAY_MS,
     maxBytes: 1024 * MIB,
   },
+  /** What agents remember (aiOS, memory): the truth behind hot state and the vector index. Kept for ever; critical events with it. */
+  memory: {
+    ...base,
+    name: "MEMORY",
+    purpose: "what agents remember, one subject per thing, and critical events",
+    subjects: ["log.memory.rec.>", "log.memory.critical.>"],
+    maxAgeMs: 0,
+  },
+  /** Operational events that are not critical, written behind their acknowledgement. */
+  memoryRecent: {
+    ...base,
+    name: "MEMORY_RECENT",
+    purpose: "operational events, in batches",
+    subjects: ["log.memory.recent.>"],
+    maxBytes: 4096 * MIB,
+  },
+  // -- tools ----------------------------------------------------------------------------------------------------------
+  /** What tools did and how to undo it: a subject per execution, `log.tools.exec.<tenant>.<task>.<execution>`. */
+  toolExecutions: {
+    ...base,
+    name: "TOOL_EXECUTIONS",
+    purpose: "executions of tools with their inverses",
+    subjects: ["log.tools.exec.>"],
+    maxAgeMs: 30 * DAY_MS,
+  },
+  /** The audit ledger: one hash chain per tenant, `log.tools.audit.<tenant>`. Kept for ever. */
+  toolAudit: {
+    ...base,
+    name: "TOOL_AUDIT",
+    purpose: "audit ledger of tools",
+    subjects: ["log.tools.audit.*"],
+    maxAgeMs: 0,
+  },
+  // -- end of tools ---------------------------------------------------------------------------------------------------
 } as const satisfies Record<string, StreamSpec>;
 
 /** Every key-value bucket. */
 export const buckets = {
   /** Routing policies: key `<tenant>.<policy>` (each as bus/keys writes it), value the stored policy document. */
   policies: { name: "policies", purpose: "routing policies", history: 10, ttlMs: 0 },
+  // -- tools ----------------------------------------------------------------------------------------------------------
+  /** Tools served elsewhere: key `<tenant>.<tool>`. */
+  toolRegistry: { name: "tool_registry", purpose: "registered tools", history: 5, ttlMs: 0 },
+  /** Capabilities granted for a time: key `<tenant>.<agent>`. */
+  toolGrants: { name: "tool_grants", purpose: "granted capabilities", history: 10, ttlMs: 0 },
+  /** Approvals, each of one exact call: key `<tenant>.<hash of the call>`. */
+  toolApprovals: { name: "tool_approvals", purpose: "approvals of tool calls", history: 5, ttlMs: 30 * DAY_MS },
+  /** Who holds an idempotency key: key `<tenant>.<hash of the key>`. */
+  toolClaims: { name: "tool_claims", purpose: "idempotency keys of tool calls", history: 1, ttlMs: 7 * DAY_MS },
+  // -- end of tools ---------------------------------------------------------------------------------------------------
+  /** Metrics of operational memory, written behind hot state: key `<tenant>.<metric>`, value as it was set last. */
+  memoryMetrics: { name: "memory_metrics", purpose: "metrics of operational memory", history: 1, ttlMs: 0 },
+  // -- execution ------------------------------------------------------------------------------------------------------
+  /** Jobs whose effect must not happen twice, from the moment they started: key `<tenant>.<assignment>`. Outlives every redelivery. */
+  execStarted: { name: "exec_started", purpose: "started jobs with effects", history: 1, ttlMs: 8 * DAY_MS },
+  /** Assignments someone wants stopped: key `<tenant>.<assignment>`. Watched by the execution workers. */
+  execCancelled: { name: "exec_cancelled", purpose: "cancelled assignments", history: 1, ttlMs: DAY_MS },
+  /** What results say about providers: key `<tenant>.<provider>`, value a `ProviderHealth` of contracts/execution. */
+  providerHealth: { name: "provider_health", purpose: "health of providers", history: 1, ttlMs: 0 },
+  // -- end of execution -----------------------------------------------------------------------------------------------
 } as const satisfies Record<string, BucketSpec>;
 
 /** Object stores, for what is too large for a message. */
 export const objects = {
   /** Payloads beyond the message limit, referred to by name (claim check). Outlives every message that can refer to it. */
   payloads: { name: "payloads", purpose: "payloads beyond the message limit", maxAgeMs: 60 * DAY_MS },
+  /** Memories beyond the message limit; kept as long as the log that refers to them. */
+  memories: { name: "memories", purpose: "memories beyond the message limit", maxAgeMs: 0 },
+  // -- tools ----------------------------------------------------------------------------------------------------------
+  /** What files held before a tool changed them. Outlives the executions that refer to it. */
+  toolBackups: { name: "tool_backups", purpose: "backups made before tools run", maxAgeMs: 31 * DAY_MS },
+  // -- end of tools ---------------------------------------------------------------------------------------------------
 } as const satisfies Record<string, ObjectSpec>;

@@ -1,0 +1,141 @@
+/**
+ * The log written behind: ordinary events and metrics, already acknowledged from hot state, go to the log in batches.
+ *
+ * W1 A batch that cannot be stored is kept and tried again; beyond `limit` entries the oldest are given up and counted. This is the one
+ *    place where something acknowledged may be lost, and only together with hot state (design, acked-is-durable: the named exception).
+ * W2 Closing writes what is left.
+ */
+import type { JsonObject } from "../../contracts/codec.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Logger } from "../../runtime/log.ts";
+import type { MemoryLog } from "./log.ts";
+import type { Arrival, MetricSet } from "./ports.ts";
+
+interface Batch {
+  readonly events: JsonObject[];
+  readonly metrics: Map<string, JsonObject>;
+}
+
+export interface BehindOptions {
+  /** How long entries may wait for company, milliseconds. */
+  readonly everyMs: number;
+  /** Entries per message. */
+  readonly perMessage?: number;
+  /** Entries kept while the log cannot be written. */
+  readonly limit?: number;
+}
+
+export class Behind {
+  readonly #log: MemoryLog;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #everyMs: number;
+  readonly #perMessage: number;
+  readonly #limit: number;
+  readonly #tenants = new Map<string, Batch>();
+  readonly #stop = new AbortController();
+  #size = 0;
+  #running: Promise<void> | undefined;
+  /** Entries given up (W1). */
+  lost = 0;
+
+  constructor(
+    log: MemoryLog,
+    clock: Clock,
+    logger: Logger,
+    { everyMs, perMessage = 1_000, limit = 100_000 }: BehindOptions,
+  ) {
+    this.#log = log;
+    this.#clock = clock;
+    this.#logger = logger;
+    this.#everyMs = everyMs;
+    this.#perMessage = perMessage;
+    this.#limit = limit;
+  }
+
+  /** Entries not in the log yet. */
+  get size(): number {
+    return this.#size;
+  }
+
+  add(events: readonly Arrival[], metrics: readonly MetricSet[]): void {
+    for (const { tenant, identity, at, event } of events) {
+      this.#of(tenant).events.push({ i: identity, at, e: event });
+      this.#size++;
+    }
+    for (const { tenant, key, value, timestamp } of metrics) {
+      const { metrics: known } = this.#of(tenant);
+      if (!known.has(key)) this.#size++;
+      known.set(key, { value, timestamp });
+    }
+    if (this.#size > this.#limit) this.#giveUp();
+    this.#running ??= this.#run();
+  }
+
+  /** Everything added so far is in the log when it resolves. Throws what the log throws. */
+  async flush(): Promise<void> {
+    while (this.#size > 0) await this.#write();
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+    await this.flush();
+  }
+
+  async #run(): Promise<void> {
+    let wait = this.#everyMs;
+    while (this.#size > 0 && !this.#stop.signal.aborted) {
+      try {
+        await this.#clock.sleep(wait, this.#stop.signal);
+        await this.#write();
+        wait = this.#everyMs;
+      } catch (error) {
+        if (this.#stop.signal.aborted) break;
+        if (wait === this.#everyMs)
+          this.#logger.warn("events and metrics cannot be logged now; they are kept and tried again", { error });
+        wait = Math.min(5_000, wait * 2);
+      }
+    }
+    this.#running = undefined;
+  }
+
+  async #write(): Promise<void> {
+    for (const [tenant, batch] of this.#tenants) {
+      while (batch.events.length > 0 || batch.metrics.size > 0) {
+        const events = batch.events.splice(0, this.#perMessage);
+        const metrics = new Map(batch.metrics);
+        batch.metrics.clear();
+        this.#size -= events.length + metrics.size;
+        try {
+          if (events.length > 0) await this.#log.appendRecent(tenant, events);
+          await Promise.all([...metrics].map(([key, value]) => this.#log.setMetric(tenant, key, value)));
+        } catch (error) {
+          batch.events.unshift(...events);
+          this.#size += events.length;
+          for (const [key, value] of metrics) {
+            if (batch.metrics.has(key)) continue; // set again meanwhile: the newer one stands
+            batch.metrics.set(key, value);
+            this.#size++;
+          }
+          throw error;
+        }
+      }
+      this.#tenants.delete(tenant);
+    }
+  }
+
+  #giveUp(): void {
+    for (const { events } of this.#tenants.values()) {
+      const gone = events.splice(0, Math.max(0, this.#size - this.#limit)).length;
+      this.lost += gone;
+      this.#size -= gone;
+    }
+  }
+
+  #of(tenant: string): Batch {
+    let batch = this.#tenants.get(tenant);
+    if (batch === undefined) this.#tenants.set(tenant, (batch = { events: [], metrics: new Map() }));
+    return batch;
+  }
+}

@@ -1,0 +1,230 @@
+/**
+ * The scripts of hot state. Every one refuses with NOTREADY while the projection does not exist (its watermark is gone: Redis was flushed,
+ * or is new), so that nothing is ever answered from an empty store as if it were the truth.
+ *
+ * Keys, all below `beamline:memory:` (the base, first argument):
+ *   applied                        watermark: every record of the log up to this sequence is applied
+ *   tenants                        tenants seen, their tokens
+ *   <tenant>:<kind>                hash: id to `<seq>\n<born>\n<group>\n<state as JSON>`; an empty state is a thing given up
+ *   <tenant>:<kind>:of:<group>     set: ids of the things of a group (tasks of a goal, goals that are active, tool calls of a task)
+ *   <tenant>:pattern:rank          sorted set: ids by success rate;  <tenant>:pattern:trigger  hash: id to `<uses>\n<trigger in lower case>`
+ *   <tenant>:events                sorted set: identities by arrival;  <tenant>:events:data  hash: identity to the event
+ *   <tenant>:events:kept           sorted set: critical events that fell out of the ring
+ *   <tenant>:metrics               hash: key to `{"value":…,"timestamp":…}`
+ */
+
+const ready = `
+local base = ARGV[1]
+if redis.call('EXISTS', base .. 'applied') == 0 then return redis.error_reply('NOTREADY no projection') end
+`;
+
+const loadBase = `
+local base = ARGV[1]
+`;
+
+const applyBody = `
+local applied = 0
+local i = 2
+while i + 9 <= #ARGV do
+  local tenant, kind, id, seq, born = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
+  local group, rate, uses, trigger, state = ARGV[i+5], ARGV[i+6], ARGV[i+7], ARGV[i+8], ARGV[i+9]
+  i = i + 10
+  local hash = base .. tenant .. ':' .. kind
+  local old = redis.call('HGET', hash, id)
+  local oldSeq, oldGroup = -1, ''
+  if old then
+    local s, g = string.match(old, '^(%d+)\\n%d+\\n([^\\n]*)\\n')
+    oldSeq = tonumber(s)
+    oldGroup = g
+  end
+  if tonumber(seq) > oldSeq then
+    applied = applied + 1
+    if oldGroup ~= '' and (oldGroup ~= group or state == '') then redis.call('SREM', hash .. ':of:' .. oldGroup, id) end
+    if group ~= '' and state ~= '' then redis.call('SADD', hash .. ':of:' .. group, id) end
+    redis.call('HSET', hash, id, seq .. '\\n' .. born .. '\\n' .. group .. '\\n' .. state)
+    if kind == 'pattern' then
+      if state == '' then
+        redis.call('ZREM', hash .. ':rank', id)
+        redis.call('HDEL', hash .. ':trigger', id)
+      else
+        redis.call('ZADD', hash .. ':rank', rate, id)
+        redis.call('HSET', hash .. ':trigger', id, uses .. '\\n' .. trigger)
+      end
+    end
+    redis.call('SADD', base .. 'tenants', tenant)
+  end
+end
+return applied
+`;
+
+const pushBody = `
+local max = tonumber(ARGV[2])
+local i = 3
+local touched = {}
+while i + 4 <= #ARGV do
+  local tenant, what, id, at, entry = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
+  i = i + 5
+  local prefix = base .. tenant
+  touched[tenant] = true
+  if what == 'm' then
+    redis.call('HSET', prefix .. ':metrics', id, entry)
+  elseif redis.call('HSETNX', prefix .. ':events:data', id, entry) == 1 then
+    local ring = prefix .. ':events'
+    redis.call('ZADD', ring, at, id)
+    if redis.call('ZCARD', ring) > max then
+      local gone = redis.call('ZPOPMIN', ring)
+      local old = redis.call('HGET', prefix .. ':events:data', gone[1])
+      if old and string.sub(old, 1, 1) == 'c' then
+        redis.call('ZADD', ring .. ':kept', gone[2], gone[1])
+      else
+        redis.call('HDEL', prefix .. ':events:data', gone[1])
+      end
+    end
+  end
+end
+for tenant in pairs(touched) do redis.call('SADD', base .. 'tenants', tenant) end
+return 1
+`;
+
+/** Records, ten arguments each: tenant, kind, id, seq, born, group, rate, uses, trigger, state. Returns how many were new. */
+export const APPLY = ready + applyBody;
+/** The same while the projection is being built. */
+export const LOAD = loadBase + applyBody;
+
+/** Events and metrics: the ring's size, then five arguments each: tenant, `e` or `m`, identity or key, arrival, entry. */
+export const PUSH = ready + pushBody;
+export const LOAD_PUSH = loadBase + pushBody;
+
+/** The things of pairs kind and id: tenant, then the pairs. */
+export const PEEK = `${ready}
+local out = {}
+for i = 3, #ARGV, 2 do out[#out+1] = redis.call('HGET', base .. ARGV[2] .. ':' .. ARGV[i], ARGV[i+1]) end
+return out
+`;
+
+/** All things of a group: tenant, kind, group. Pairs of id and value. */
+export const GROUP = `${ready}
+local hash = base .. ARGV[2] .. ':' .. ARGV[3]
+local out = {}
+for _, id in ipairs(redis.call('SMEMBERS', hash .. ':of:' .. ARGV[4])) do
+  local value = redis.call('HGET', hash, id)
+  if value then
+    out[#out+1] = id
+    out[#out+1] = value
+  end
+end
+return out
+`;
+
+/** Newest events: tenant, count (-1 all), category, source. Filters are exact, empty ones are none. */
+export const EVENTS = `${ready}
+local prefix = base .. ARGV[2]
+local count, category, source = tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local out = {}
+if count == 0 then return out end
+local step = 200
+if category == '' and source == '' and count > 0 and count < step then step = count end
+for _, ring in ipairs({prefix .. ':events', prefix .. ':events:kept'}) do
+  local start = 0
+  while true do
+    local ids = redis.call('ZREVRANGE', ring, start, start + step - 1)
+    if #ids == 0 then break end
+    local entries = redis.call('HMGET', prefix .. ':events:data', unpack(ids))
+    for _, entry in ipairs(entries) do
+      if entry then
+        local cl, sl, at = string.match(entry, '^.(%d+):(%d+):()')
+        local ok = (category == '' or string.sub(entry, at, at + cl - 1) == category)
+          and (source == '' or string.sub(entry, at + cl, at + cl + sl - 1) == source)
+        if ok then
+          out[#out+1] = string.sub(entry, at + cl + sl)
+          if #out == count then return out end
+        end
+      end
+    end
+    start = start + step
+  end
+end
+return out
+`;
+
+/** Values of metrics: tenant, keys. */
+export const METRICS = `${ready}
+local out = {}
+for i = 3, #ARGV do out[#out+1] = redis.call('HGET', base .. ARGV[2] .. ':metrics', ARGV[i]) end
+return out
+`;
+
+/**
+ * The best pattern: tenant, query in lower case, least rate. Walks from the best rate down and stops at the first rate that has a match;
+ * among equals the most used one wins, then the smallest id.
+ */
+export const PATTERN = `${ready}
+local hash = base .. ARGV[2] .. ':pattern'
+local query, least = ARGV[3], tonumber(ARGV[4])
+local best, bestRate, bestUses = nil, nil, nil
+local start = 0
+while true do
+  local page = redis.call('ZREVRANGE', hash .. ':rank', start, start + 99, 'WITHSCORES')
+  if #page == 0 then break end
+  for i = 1, #page, 2 do
+    local id, rate = page[i], tonumber(page[i+1])
+    if rate < least or (bestRate and rate < bestRate) then
+      start = -1
+      break
+    end
+    local uses, at = string.match(redis.call('HGET', hash .. ':trigger', id) or '0\\n', '^(%-?%d+)\\n()')
+    local trigger = string.sub(redis.call('HGET', hash .. ':trigger', id) or '0\\n', at)
+    uses = tonumber(uses)
+    if string.find(trigger, query, 1, true) and (not best or uses > bestUses or (uses == bestUses and id < best)) then
+      best, bestRate, bestUses = id, rate, uses
+    end
+  end
+  if start < 0 then break end
+  start = start + 100
+end
+if not best then return false end
+return redis.call('HGET', hash, best)
+`;
+
+/** Takes things out of hot state without a trace: tenant, kind, then pairs of id and the sequence it must still have. */
+export const DROP = `${ready}
+local hash = base .. ARGV[2] .. ':' .. ARGV[3]
+local dropped = 0
+for i = 4, #ARGV, 2 do
+  local old = redis.call('HGET', hash, ARGV[i])
+  if old then
+    local s, g = string.match(old, '^(%d+)\\n%d+\\n([^\\n]*)\\n')
+    if s == ARGV[i+1] then
+      redis.call('HDEL', hash, ARGV[i])
+      if g ~= '' then redis.call('SREM', hash .. ':of:' .. g, ARGV[i]) end
+      dropped = dropped + 1
+    end
+  end
+end
+return dropped
+`;
+
+/**
+ * Forgets events that arrived before a moment: tenant, that moment for ordinary ones, that for critical ones (microseconds). At most 1000 of
+ * each per call; returns how many it dealt with.
+ */
+export const FORGET_EVENTS = `${ready}
+local ring = base .. ARGV[2] .. ':events'
+local done = 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', ring, '-inf', '(' .. ARGV[3], 'LIMIT', 0, 1000)) do
+  local entry = redis.call('HGET', ring .. ':data', id)
+  if entry and string.sub(entry, 1, 1) == 'c' then
+    redis.call('ZADD', ring .. ':kept', redis.call('ZSCORE', ring, id), id)
+  else
+    redis.call('HDEL', ring .. ':data', id)
+  end
+  redis.call('ZREM', ring, id)
+  done = done + 1
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', ring .. ':kept', '-inf', '(' .. ARGV[4], 'LIMIT', 0, 1000)) do
+  redis.call('ZREM', ring .. ':kept', id)
+  redis.call('HDEL', ring .. ':data', id)
+  done = done + 1
+end
+return done
+`;

@@ -1,0 +1,259 @@
+/** Hot state in Redis: one script per question, one round trip each. Layout and rules are in hot.lua. */
+import type { Redis } from "ioredis";
+import type { JsonObject } from "../../contracts/codec.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import { hot } from "../connect.redis.ts";
+import * as lua from "./hot.lua.ts";
+import type { Arrival, Held, Hot, MetricSet } from "./ports.ts";
+import { idToken, tenantToken, type Kind, type Logged } from "./record.ts";
+
+export const BASE = "beamline:memory:";
+
+/** Thrown, as the reason of `unavailable`, while there is no projection: Redis was flushed or is new. */
+export class NoProjection extends BeamlineError {
+  constructor() {
+    super("unavailable", "hot state of memory is being rebuilt from the log", { retryAfterSeconds: 1 });
+  }
+}
+
+type Script = (base: string, ...args: (string | number)[]) => Promise<unknown>;
+
+/** Status words after which a goal is not active any more (aiOS, memory, working tier: exact, lower case). */
+const ended = new Set(["completed", "failed", "cancelled"]);
+
+export class RedisHot implements Hot {
+  readonly #redis: Redis;
+  readonly #ring: number;
+  readonly #scripts: Readonly<Record<keyof typeof lua, Script>>;
+
+  /** @param ring events kept per tenant, critical ones apart */
+  constructor(redis: Redis, ring: number) {
+    this.#redis = redis;
+    this.#ring = ring;
+    this.#scripts = Object.fromEntries(
+      Object.entries(lua).map(([name, text]) => [name, scriptOf(redis, name, text)]),
+    ) as Record<keyof typeof lua, Script>;
+  }
+
+  get up(): boolean {
+    return this.#redis.status === "ready";
+  }
+
+  async apply(records: readonly Logged[]): Promise<void> {
+    if (records.length > 0) await this.#run("APPLY", ...records.flatMap(rowOf));
+  }
+
+  /** Applies while the projection is being built: nobody reads it yet. */
+  async load(records: readonly Logged[]): Promise<void> {
+    if (records.length > 0) await this.#run("LOAD", ...records.flatMap(rowOf));
+  }
+
+  async push(events: readonly Arrival[], metrics: readonly MetricSet[]): Promise<void> {
+    await this.#run("PUSH", this.#ring, ...events.flatMap(eventRow), ...metrics.flatMap(metricRow));
+  }
+
+  async loadPush(events: readonly Arrival[], metrics: readonly MetricSet[]): Promise<void> {
+    if (events.length + metrics.length > 0)
+      await this.#run("LOAD_PUSH", this.#ring, ...events.flatMap(eventRow), ...metrics.flatMap(metricRow));
+  }
+
+  async peek(tenant: string, wanted: readonly (readonly [Kind, string])[]): Promise<(Held | undefined)[]> {
+    const values = (await this.#run("PEEK", tenantToken(tenant), ...wanted.flat())) as (string | null)[];
+    return wanted.map(([, id], at) => heldOf(id, values[at]));
+  }
+
+  async group(tenant: string, kind: Kind, group: string): Promise<Held[]> {
+    const pairs = (await this.#run("GROUP", tenantToken(tenant), kind, groupToken(group))) as string[];
+    const found: Held[] = [];
+    for (let at = 0; at < pairs.length; at += 2) {
+      const held = heldOf(pairs[at] ?? "", pairs[at + 1]);
+      if (held?.state !== undefined) found.push(held);
+    }
+    return found;
+  }
+
+  async events(tenant: string, count: number, category: string, source: string): Promise<JsonObject[]> {
+    const texts = (await this.#run(
+      "EVENTS",
+      tenantToken(tenant),
+      count < 0 ? -1 : count,
+      category,
+      source,
+    )) as string[];
+    return texts.map((text) => JSON.parse(text) as JsonObject);
+  }
+
+  async metrics(
+    tenant: string,
+    keys: readonly string[],
+  ): Promise<({ value: number; timestamp: number | string } | undefined)[]> {
+    const texts = (await this.#run("METRICS", tenantToken(tenant), ...keys)) as (string | null)[];
+    return texts.map((text) =>
+      text === null ? undefined : (JSON.parse(text) as { value: number; timestamp: number | string }),
+    );
+  }
+
+  async pattern(tenant: string, trigger: string, leastRate: number): Promise<Held | undefined> {
+    const value = (await this.#run("PATTERN", tenantToken(tenant), lowerAscii(trigger), leastRate)) as string | null;
+    if (value === null) return undefined;
+    const id = (JSON.parse(value.slice(stateAt(value))) as { id: string }).id;
+    return heldOf(id, value);
+  }
+
+  /** Watermark of the log, undefined while there is no projection. */
+  async applied(): Promise<number | undefined> {
+    const text = await hot(() => this.#redis.get(`${BASE}applied`));
+    return text === null ? undefined : Number(text);
+  }
+
+  /** Moves the watermark on, and with `begin` makes the projection visible. Never moves it back, never brings a flushed one to life. */
+  async setApplied(seq: number, begin = false): Promise<void> {
+    const key = `${BASE}applied`;
+    if (begin) await hot(() => this.#redis.set(key, String(seq)));
+    else if ((await this.applied()) !== undefined) await hot(() => this.#redis.set(key, String(seq), "XX"));
+  }
+
+  /** Empties the projection; reads fail until `setApplied(…, true)`. */
+  async clear(): Promise<void> {
+    await hot(async () => {
+      await this.#redis.del(`${BASE}applied`);
+      let cursor = "0";
+      do {
+        const [next, keys] = await this.#redis.scan(cursor, "MATCH", `${BASE}*`, "COUNT", 1_000);
+        cursor = next;
+        if (keys.length > 0) await this.#redis.unlink(...keys);
+      } while (cursor !== "0");
+    });
+  }
+
+  /** Tokens of the tenants that have anything here. */
+  async tenants(): Promise<string[]> {
+    return hot(() => this.#redis.smembers(`${BASE}tenants`));
+  }
+
+  /** All things of a kind, page by page, those given up included. */
+  async *all(tenant: string, kind: Kind): AsyncGenerator<Held> {
+    let cursor = "0";
+    do {
+      const [next, pairs] = await hot(() =>
+        this.#redis.hscan(`${BASE}${tenantToken(tenant)}:${kind}`, cursor, "COUNT", 200),
+      );
+      cursor = next;
+      for (let at = 0; at < pairs.length; at += 2) {
+        const held = heldOf(pairs[at] ?? "", pairs[at + 1]);
+        if (held !== undefined) yield held;
+      }
+    } while (cursor !== "0");
+  }
+
+  /** Takes things out of hot state that the log keeps; those that changed meanwhile stay. */
+  async drop(tenant: string, kind: Kind, things: readonly Held[]): Promise<number> {
+    if (things.length === 0) return 0;
+    return (await this.#run(
+      "DROP",
+      tenantToken(tenant),
+      kind,
+      ...things.flatMap(({ id, seq }) => [id, seq]),
+    )) as number;
+  }
+
+  /** Forgets events that arrived before the given moments, microseconds. */
+  async forgetEvents(tenant: string, ordinaryBefore: number, criticalBefore: number): Promise<number> {
+    return (await this.#run("FORGET_EVENTS", tenantToken(tenant), ordinaryBefore, criticalBefore)) as number;
+  }
+
+  /** True for one caller per period: whoever gets it does the periodic work. */
+  async lease(name: string, holder: string, ms: number): Promise<boolean> {
+    const key = `${BASE}lease:${name}`;
+    return hot(async () => (await this.#redis.set(key, holder, "PX", Math.max(1, Math.round(ms)), "NX")) === "OK");
+  }
+
+  async #run(name: keyof typeof lua, ...args: (string | number)[]): Promise<unknown> {
+    return hot(async () => {
+      try {
+        return await this.#scripts[name](BASE, ...args);
+      } catch (thrown) {
+        if (thrown instanceof Error && thrown.message.includes("NOTREADY")) throw new NoProjection();
+        throw thrown;
+      }
+    });
+  }
+}
+
+function scriptOf(redis: Redis, name: string, text: string): Script {
+  const command = `beamlineMemory${name}`;
+  redis.defineCommand(command, { numberOfKeys: 0, lua: text });
+  const run = (redis as unknown as Readonly<Record<string, Script>>)[command];
+  if (run === undefined) throw new Error(`script ${name} was not defined`);
+  return run.bind(redis);
+}
+
+function rowOf(record: Logged): (string | number)[] {
+  const { tenant, kind, id, seq, born, state } = record;
+  const pattern = kind === "pattern" ? state : undefined;
+  return [
+    tenantToken(tenant),
+    kind,
+    id,
+    seq,
+    born,
+    state === undefined ? "" : groupOf(kind, state),
+    Number(pattern?.["success_rate"] ?? 0),
+    Number(pattern?.["uses"] ?? 0),
+    lowerAscii(textIn(pattern, "trigger")),
+    state === undefined ? "" : JSON.stringify(state),
+  ];
+}
+
+/** The group a thing belongs to: what is asked for together. */
+function groupOf(kind: Kind, state: JsonObject): string {
+  if (kind === "goal") return ended.has(textIn(state, "status")) ? "ended" : "active";
+  if (kind === "task") return groupToken(textIn(state, "goal_id"));
+  if (kind === "tool_call") return groupToken(textIn(state, "task_id"));
+  return "";
+}
+
+function groupToken(group: string): string {
+  return idToken(group);
+}
+
+function textIn(state: JsonObject | undefined, field: string): string {
+  const value = state?.[field];
+  return typeof value === "string" ? value : "";
+}
+
+function eventRow({ tenant, identity, at, event }: Arrival): (string | number)[] {
+  const category = textIn(event, "category");
+  const source = textIn(event, "source");
+  const head = `${event["critical"] === true ? "c" : "-"}${Buffer.byteLength(category)}:${Buffer.byteLength(source)}:${category}${source}`;
+  return [tenantToken(tenant), "e", identity, at, head + JSON.stringify(event)];
+}
+
+function metricRow({ tenant, key, value, timestamp }: MetricSet): (string | number)[] {
+  return [tenantToken(tenant), "m", key, 0, JSON.stringify({ value, timestamp })];
+}
+
+/** `<seq>\n<born>\n<group>\n<state>`. */
+function heldOf(id: string, value: string | null | undefined): Held | undefined {
+  if (value === null || value === undefined) return undefined;
+  const first = value.indexOf("\n");
+  const second = value.indexOf("\n", first + 1);
+  const text = value.slice(stateAt(value));
+  return {
+    id,
+    seq: Number(value.slice(0, first)),
+    born: Number(value.slice(first + 1, second)),
+    state: text === "" ? undefined : (JSON.parse(text) as JsonObject),
+  };
+}
+
+function stateAt(value: string): number {
+  const first = value.indexOf("\n");
+  const second = value.indexOf("\n", first + 1);
+  return value.indexOf("\n", second + 1) + 1;
+}
+
+/** Lower case of ASCII letters alone, as SQL LIKE compares (aiOS, memory, pattern matching). */
+export function lowerAscii(text: string): string {
+  return text.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
+}

@@ -1,0 +1,172 @@
+/**
+ * Hot state from the log: built when there is none (Redis was flushed, or is new), then kept up.
+ *
+ * H1 While there is none nothing is answered: calls wait for the building, which one of them starts.
+ * H2 Building applies the same guarded records as everything else, so it may run twice at once, and beside new writes.
+ */
+import type { JsonObject } from "../../contracts/codec.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { NoProjection, type RedisHot } from "./hot.redis.ts";
+import { METRIC_STREAM, type Entry, type MemoryLog } from "./log.ts";
+import type { Arrival, Hot } from "./ports.ts";
+import { CRITICAL, RECENT, RECORDS, tenantOf, type Logged } from "./record.ts";
+import { partOf } from "../../bus/keys.ts";
+import { batches, type Progress, type Projection } from "./tail.ts";
+
+export interface BuildOptions {
+  /** Events kept per tenant in the ring. */
+  readonly ring: number;
+  /** Critical events older than this are not shown any more, milliseconds; 0 keeps them all. */
+  readonly criticalAgeMs: number;
+  /** Ordinary events likewise. */
+  readonly eventAgeMs: number;
+}
+
+export class HotBuilder {
+  readonly #hot: RedisHot;
+  readonly #log: MemoryLog;
+  readonly #clock: Clock;
+  readonly #options: BuildOptions;
+  /** Writes what waits to be logged, before the log is read. */
+  readonly #flush: () => Promise<void>;
+  #building: Promise<void> | undefined;
+
+  constructor(hot: RedisHot, log: MemoryLog, clock: Clock, options: BuildOptions, flush: () => Promise<void>) {
+    this.#hot = hot;
+    this.#log = log;
+    this.#clock = clock;
+    this.#options = options;
+    this.#flush = flush;
+  }
+
+  /** Builds hot state, once at a time (H1). Throws `unavailable`; then it can be tried again. */
+  build(progress: (progress: Progress) => void = () => undefined): Promise<void> {
+    this.#building ??= this.#build(progress).finally(() => (this.#building = undefined));
+    return this.#building;
+  }
+
+  /** Hot state whose calls wait for it to be built when it is not there. */
+  guarded(): Hot {
+    const hot = this.#hot;
+    const ensure = async <T>(run: () => Promise<T>): Promise<T> => {
+      try {
+        return await run();
+      } catch (thrown) {
+        if (!(thrown instanceof NoProjection)) throw thrown;
+        await this.build();
+        return run();
+      }
+    };
+    return {
+      apply: (records) => ensure(() => hot.apply(records)),
+      push: (events, metrics) => ensure(() => hot.push(events, metrics)),
+      peek: (tenant, wanted) => ensure(() => hot.peek(tenant, wanted)),
+      group: (tenant, kind, group) => ensure(() => hot.group(tenant, kind, group)),
+      events: (tenant, count, category, source) => ensure(() => hot.events(tenant, count, category, source)),
+      metrics: (tenant, keys) => ensure(() => hot.metrics(tenant, keys)),
+      pattern: (tenant, trigger, leastRate) => ensure(() => hot.pattern(tenant, trigger, leastRate)),
+    };
+  }
+
+  /** What the tail of the log does with it. */
+  projection(report: (progress: Progress | undefined) => void = () => undefined): Projection {
+    return {
+      name: "hot state",
+      subjects: [`${RECORDS}.>`, `${CRITICAL}.>`],
+      applied: () => this.#hot.applied(),
+      build: () => this.build(),
+      apply: async (entries) => {
+        const { records, arrivals } = await this.#sort(entries);
+        await this.#hot.apply(records);
+        if (arrivals.length > 0) await this.#hot.push(arrivals, []);
+      },
+      setApplied: (seq) => this.#hot.setApplied(seq),
+      report,
+    };
+  }
+
+  async #build(progress: (progress: Progress) => void): Promise<void> {
+    await this.#flush();
+    const [memory, recent] = await Promise.all([this.#log.bounds("MEMORY"), this.#log.bounds("MEMORY_RECENT")]);
+    let total = memory.last + recent.last;
+    let done = 0;
+    const count = (batch: readonly Entry[]): void => {
+      done += batch.length;
+      total = Math.max(done + (batch.at(-1)?.pending ?? 0), 1);
+      progress({ done, total });
+    };
+    for await (const batch of batches(this.#log.read({ stream: "MEMORY", subjects: [`${RECORDS}.>`], latest: true }))) {
+      await this.#hot.load((await this.#sort(batch)).records);
+      count(batch);
+    }
+    for await (const batch of batches(this.#log.read({ stream: "MEMORY", subjects: [`${CRITICAL}.>`] }))) {
+      const { arrivals } = await this.#sort(batch);
+      for (let at = 0; at < arrivals.length; at += 1_000) await this.#hot.loadPush(arrivals.slice(at, at + 1_000), []);
+      count(batch);
+    }
+    await this.#loadRecent(count);
+    for await (const batch of batches(this.#log.read({ stream: METRIC_STREAM, subjects: [`$KV.>`], latest: true }))) {
+      await this.#hot.loadPush(
+        [],
+        batch.map(metricOf).filter((metric) => metric !== undefined),
+      );
+      count(batch);
+    }
+    // What was appended meanwhile is read by the tail, from where the log was when this began.
+    await this.#hot.setApplied(memory.last, true);
+  }
+
+  /** The newest events of every tenant: only as many as the ring holds are kept while reading. */
+  async #loadRecent(count: (batch: readonly Entry[]) => void): Promise<void> {
+    const rings = new Map<string, Arrival[]>();
+    for await (const batch of batches(this.#log.read({ stream: "MEMORY_RECENT", subjects: [`${RECENT}.>`] }))) {
+      for (const arrival of (await this.#sort(batch)).arrivals) {
+        const ring = rings.get(arrival.tenant);
+        if (ring === undefined) rings.set(arrival.tenant, [arrival]);
+        else if (ring.push(arrival) > this.#options.ring * 2) ring.splice(0, ring.length - this.#options.ring);
+      }
+      count(batch);
+    }
+    for (const ring of rings.values()) {
+      const newest = ring.sort((a, b) => a.at - b.at).slice(-this.#options.ring);
+      for (let at = 0; at < newest.length; at += 1_000) await this.#hot.loadPush(newest.slice(at, at + 1_000), []);
+    }
+  }
+
+  async #sort(entries: readonly Entry[]): Promise<{ records: Logged[]; arrivals: Arrival[] }> {
+    const records: Logged[] = [];
+    const arrivals: Arrival[] = [];
+    for (const entry of entries) {
+      if (entry.subject.startsWith(`${RECORDS}.`)) records.push(await this.#log.record(entry));
+      else arrivals.push(...this.#arrivalsOf(entry, await this.#log.text(entry)));
+    }
+    return { records, arrivals };
+  }
+
+  #arrivalsOf(entry: Entry, text: string): Arrival[] {
+    const ageMs = entry.subject.startsWith(`${CRITICAL}.`) ? this.#options.criticalAgeMs : this.#options.eventAgeMs;
+    const oldest = ageMs === 0 ? 0 : (this.#clock.now() - ageMs) * 1000;
+    return arrivalsIn(entry.subject, text).filter(({ at }) => at >= oldest);
+  }
+}
+
+/** The events of a message of the log. Throws `data_loss` for what is not one. */
+export function arrivalsIn(subject: string, text: string): Arrival[] {
+  const tenant = tenantOf(subject);
+  try {
+    const { events } = JSON.parse(text) as { events: { i: string; at: number; e: JsonObject }[] };
+    return events.map(({ i, at, e }) => ({ tenant, identity: i, at, event: e }));
+  } catch (cause) {
+    throw new BeamlineError("data_loss", `the events on ${subject} cannot be read`, { cause });
+  }
+}
+
+function metricOf({
+  subject,
+  text,
+}: Entry): { tenant: string; key: string; value: number; timestamp: number | string } | undefined {
+  if (text === "") return undefined;
+  const { key, value, timestamp } = JSON.parse(text) as { key: string; value: number; timestamp: number | string };
+  return { tenant: partOf(subject.split(".")[2] ?? "="), key, value, timestamp };
+}

@@ -1,0 +1,113 @@
+/**
+ * What a completed goal teaches: a procedure of the steps that led there, and a pattern for the next time (aiOS, memory, migration).
+ * Both have ids made from the goal's, so that learning twice changes nothing.
+ */
+import { codecOf } from "../../contracts/codec.ts";
+import { GoalRecord, Pattern, Procedure, TaskRecord, ToolCallRecord } from "../../contracts/gen/aios/memory.ts";
+import type { LongTerm } from "./longterm.ts";
+import type { Held } from "./ports.ts";
+import type { Working, Writer } from "./working.ts";
+
+const goals = codecOf(GoalRecord);
+const tasks = codecOf(TaskRecord);
+const calls = codecOf(ToolCallRecord);
+
+/** Tasks of a goal in the order of the contract: started first, then as they were stored. */
+export async function tasksOf(working: Working, tenant: string, goalId: string): Promise<TaskRecord[]> {
+  const held = await working.hot.group(tenant, "task", goalId);
+  return inOrder(
+    held,
+    (state) => tasks.fromJson(state),
+    (task) => task.started_at,
+  );
+}
+
+/** Decoded and sorted by one of their moments, then by when they were first stored, then by id. */
+export function inOrder<T extends { readonly id: string }>(
+  held: readonly Held[],
+  decode: (state: unknown) => T,
+  moment: (thing: T) => bigint,
+): T[] {
+  const all = held.map(({ state, born }) => ({ thing: decode(state), born }));
+  all.sort(
+    (a, b) => compare(moment(a.thing), moment(b.thing)) || a.born - b.born || (a.thing.id < b.thing.id ? -1 : 1),
+  );
+  return all.map(({ thing }) => thing);
+}
+
+export function compare(a: bigint, b: bigint): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+export function procedureId(goalId: string): string {
+  return `goal:${goalId}`;
+}
+
+/**
+ * Stores what the goal teaches. True when there is nothing (left) to do: the procedure is in the log, and search finds it; or the goal
+ * had no steps to learn from.
+ */
+export async function learn(
+  working: Working,
+  longTerm: LongTerm,
+  writer: Writer,
+  goalState: unknown,
+): Promise<boolean> {
+  const goal = goals.fromJson(goalState);
+  const of = await tasksOf(working, writer.tenant, goal.id);
+  const perTask = await Promise.all(of.map((task) => working.hot.group(writer.tenant, "tool_call", task.id)));
+  const done = perTask
+    .flatMap((held) =>
+      inOrder(
+        held,
+        (state) => calls.fromJson(state),
+        (call) => call.timestamp,
+      ),
+    )
+    .filter((call) => call.success);
+  const steps =
+    done.length > 0
+      ? done.map(({ tool_name, input_json, reason }) => ({
+          tool: tool_name,
+          input: parsed(input_json),
+          ...(reason !== "" && { reason }),
+        }))
+      : of.map(({ description, agent }) => ({ task: description, ...(agent !== "" && { agent }) }));
+  if (steps.length === 0) return true;
+  const moment = goal.completed_at > 0n ? goal.completed_at : goal.created_at;
+  const procedure = Procedure.fromPartial({
+    id: procedureId(goal.id),
+    name: goal.description.split("\n", 1)[0]?.slice(0, 120) ?? "",
+    description: [goal.description, ...(goal.result === "" ? [] : [`Result: ${goal.result}`])].join("\n"),
+    steps_json: Buffer.from(JSON.stringify(steps)),
+    success_count: 1,
+    avg_duration_ms: of.reduce((sum, task) => sum + task.duration_ms, 0n),
+    tags: ["learned", ...new Set(done.map(({ tool_name }) => tool_name.split(".", 1)[0] ?? ""))],
+    created_at: moment,
+    last_used: moment,
+  });
+  const from = { ...writer, key: "", task: goal.id };
+  const { indexed } = await longTerm.put(from, "procedure", procedure.id, codecOf(Procedure).toJson(procedure));
+  if (done.length > 0) {
+    const [known] = await working.hot.peek(writer.tenant, [["pattern", procedure.id]]);
+    const pattern = Pattern.fromPartial({
+      id: procedure.id,
+      trigger: goal.description,
+      action: done.map(({ tool_name }) => tool_name).join(" → "),
+      success_rate: 1,
+      uses: 1,
+      last_used: moment,
+      created_from: goal.id,
+    });
+    if (known === undefined) await working.put(from, "pattern", pattern.id, codecOf(Pattern).toJson(pattern), [known]);
+  }
+  return indexed;
+}
+
+function parsed(bytes: Buffer): unknown {
+  try {
+    return bytes.length === 0 ? {} : JSON.parse(bytes.toString("utf8"));
+  } catch {
+    return bytes.toString("utf8");
+  }
+}

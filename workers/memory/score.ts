@@ -1,0 +1,59 @@
+/**
+ * How relevant a text is: meaning and words, blended into one number from 0 to 1 (aiOS, memory, semantic search).
+ *
+ * Pure, and the same whatever the index: an index proposes candidates, this decides.
+ */
+
+const MEANING = 0.6;
+const WORDS = 0.4;
+/** Keyword score of a query without words. */
+const NO_WORDS = 0.5;
+
+/** Words that say nothing about what a text is about; they count only when a query has no others. */
+const common = new Set(
+  (
+    "a an and are as at be by can do does for from has have how i in is it its my of on or our should that the their then there these they " +
+    "this to was we were what when where which who why will with you your"
+  ).split(" "),
+);
+
+/** The words of a query that are looked for: lower case, without punctuation around them, each once. */
+export function wordsOf(query: string): string[] {
+  const all = new Set<string>();
+  for (const raw of query.toLowerCase().split(/\s+/u)) {
+    const word = raw.replaceAll(/^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$/gu, "");
+    if (word !== "") all.add(word);
+  }
+  const telling = [...all].filter((word) => !common.has(word));
+  return telling.length > 0 ? telling : [...all];
+}
+
+/** Share of the words that occur somewhere in the text, whatever their case. */
+export function keywordScore(words: readonly string[], text: string): number {
+  if (words.length === 0) return NO_WORDS;
+  const haystack = text.toLowerCase();
+  let found = 0;
+  for (const word of words) if (haystack.includes(word)) found++;
+  return found / words.length;
+}
+
+/** Relevance from the cosine of the vectors (below zero counts as none) and the share of words found. */
+export function relevance(cosine: number, keywords: number): number {
+  const blended = MEANING * Math.min(1, Math.max(0, cosine)) + WORDS * keywords;
+  return Math.min(1, Math.max(0, blended));
+}
+
+/** Cosine similarity of two vectors of length 1. */
+export function cosine(one: ArrayLike<number>, other: ArrayLike<number>): number {
+  let sum = 0;
+  for (let at = 0; at < one.length; at++) sum += (one[at] ?? 0) * (other[at] ?? 0);
+  return sum;
+}
+
+/** A vector scaled to length 1; one without a direction stays as it is. */
+export function unit(vector: ArrayLike<number>): Float32Array {
+  let square = 0;
+  for (let at = 0; at < vector.length; at++) square += (vector[at] ?? 0) ** 2;
+  const length = Math.sqrt(square);
+  return Float32Array.from(vector, (value) => (length > 0 ? value / length : value));
+}

@@ -1,0 +1,146 @@
+/**
+ * Keeps one projection up to the log: from its watermark to the end, then for ever as the log grows.
+ *
+ * T1 The watermark is part of the projection: what a crash or a power cut took from it is read again.
+ * T2 In order, in batches; a batch that cannot be applied now is tried again until it can. Nothing is skipped, except
+ * T3 what can never be applied, which becomes a dead letter.
+ */
+import { BeamlineError, meaning } from "../../contracts/errors.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Logger } from "../../runtime/log.ts";
+import type { Entry, MemoryLog } from "./log.ts";
+
+export interface Progress {
+  readonly done: number;
+  readonly total: number;
+}
+
+export interface Projection {
+  readonly name: string;
+  readonly subjects: readonly string[];
+  /** Undefined when there is nothing yet and it has to be built. Throws while it cannot be reached. */
+  applied(): Promise<number | undefined>;
+  /** Builds it from nothing; the watermark is set when it resolves. */
+  build(): Promise<void>;
+  apply(entries: readonly Entry[], signal: AbortSignal): Promise<void>;
+  setApplied(seq: number): Promise<void>;
+  /** Aborts when the projection was emptied or lost, and has to be begun anew. */
+  renewed?(): AbortSignal;
+  /** Called as it goes, and with undefined when everything that was there at the start is in. */
+  report(progress: Progress | undefined): void;
+}
+
+export interface TailParts {
+  readonly log: MemoryLog;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Keeps what can never be applied (T3). */
+  readonly bury: (projection: string, entry: Entry, error: BeamlineError) => Promise<void>;
+}
+
+const BATCH = 256;
+const LONGEST_PAUSE_MS = 5_000;
+
+/** Runs until the signal. Never throws. */
+export async function follow(projection: Projection, parts: TailParts, signal: AbortSignal): Promise<void> {
+  const { clock, logger } = parts;
+  let pause = 100;
+  while (!signal.aborted) {
+    const renewed = projection.renewed?.();
+    try {
+      await once(
+        projection,
+        parts,
+        renewed === undefined ? signal : AbortSignal.any([signal, renewed]),
+        () => (pause = 100),
+      );
+    } catch (error) {
+      if (signal.aborted) return;
+      if (renewed?.aborted === true) continue;
+      if (pause === 100) logger.warn(`${projection.name} cannot follow the memory log now`, { error });
+    }
+    if (renewed?.aborted === true) continue;
+    await clock.sleep(pause, signal).catch(() => undefined);
+    pause = Math.min(LONGEST_PAUSE_MS, pause * 2);
+  }
+}
+
+async function once(projection: Projection, parts: TailParts, signal: AbortSignal, going: () => void): Promise<void> {
+  let applied = await projection.applied();
+  if (applied === undefined) {
+    await projection.build();
+    applied = (await projection.applied()) ?? 0;
+  }
+  const { last } = await parts.log.bounds("MEMORY");
+  const total = Math.max(0, last - applied);
+  const begun = applied;
+  let complete = false;
+  const told = (at: number): void => {
+    if (complete) return;
+    complete = at >= last;
+    projection.report(complete ? undefined : { done: at - begun, total });
+  };
+  told(applied);
+  // Ends of the stream that other subjects hold are no news for this projection: it is complete when nothing is pending.
+  const entries = parts.log.read({
+    stream: "MEMORY",
+    subjects: projection.subjects,
+    from: applied + 1,
+    follow: true,
+    signal,
+  });
+  if (!complete && (await nothingBetween(parts.log, projection.subjects, applied + 1))) told(last);
+  for await (const batch of batches(entries)) {
+    going();
+    await applyAll(projection, parts, batch, signal);
+    const end = batch.at(-1);
+    if (end === undefined) continue;
+    await projection.setApplied(end.seq);
+    told(end.pending === 0 ? Math.max(last, end.seq) : end.seq);
+  }
+}
+
+async function nothingBetween(log: MemoryLog, subjects: readonly string[], from: number): Promise<boolean> {
+  for await (const _entry of log.read({ stream: "MEMORY", subjects, from })) return false;
+  return true;
+}
+
+/** Applies a batch; when that can never succeed, entry by entry, so that only the bad one is buried. */
+async function applyAll(
+  projection: Projection,
+  parts: TailParts,
+  batch: readonly Entry[],
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await projection.apply(batch, signal);
+  } catch (thrown) {
+    const error = BeamlineError.from(thrown);
+    if (
+      signal.aborted ||
+      meaning(error.code).outcome === "retry" ||
+      error.code === "failed_precondition" ||
+      error.code === "cancelled"
+    )
+      throw error;
+    const [only] = batch;
+    if (batch.length > 1) {
+      for (const entry of batch) await applyAll(projection, parts, [entry], signal);
+    } else if (only !== undefined) {
+      parts.logger.error(`${projection.name} cannot apply a record of the memory log`, { seq: only.seq, error });
+      await parts.bury(projection.name, only, error);
+    }
+  }
+}
+
+/** Entries in groups: as many as have arrived, at most `BATCH`. */
+export async function* batches(entries: AsyncIterable<Entry>): AsyncGenerator<Entry[]> {
+  let batch: Entry[] = [];
+  for await (const entry of entries) {
+    batch.push(entry);
+    if (batch.length < BATCH && entry.pending > 0) continue;
+    yield batch;
+    batch = [];
+  }
+  if (batch.length > 0) yield batch;
+}
