@@ -1,0 +1,126 @@
+/**
+ * Executions, one subject each. Every message holds the whole state, so the last one is enough, and a change is a compare-and-set on the one
+ * before: exactly one worker finishes, undoes or gives up an execution.
+ *
+ *     started ──> finished ──> undoing ──> undone
+ *        └──────> unknown: its worker vanished; nobody can say what happened
+ */
+import { createHash } from "node:crypto";
+import type { Bus } from "../../bus/connect.ts";
+import { tokenOf } from "../../bus/keys.ts";
+import { publish } from "../../bus/publish.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import { streams } from "../../contracts/streams.ts";
+import { lastOf, lastOfEach, readSince, type Logged } from "./journal.ts";
+import type { Step } from "./undo.ts";
+
+export interface Execution {
+  readonly execution_id: string;
+  readonly tenant: string;
+  readonly task_id: string;
+  readonly tool_name: string;
+  readonly agent_id: string;
+  readonly reason: string;
+  readonly state: "started" | "finished" | "unknown" | "undoing" | "undone";
+  readonly input_hash: string;
+  readonly idempotent: boolean;
+  readonly backup_id: string;
+  /** Host it ran on: files are undone where they are. */
+  readonly node: string;
+  readonly steps: readonly Step[];
+  /** Epoch milliseconds. */
+  readonly started_at: number;
+  /** When it must have ended, epoch milliseconds; later it is unknown. */
+  readonly due_at: number;
+  readonly success?: boolean;
+  readonly error?: string;
+  /** The output as it was sent; absent when it was too large to keep. */
+  readonly output?: string;
+  readonly duration_ms?: number;
+  readonly undone_by?: string;
+  readonly changed_at?: number;
+}
+
+const { name: STREAM } = streams.toolExecutions;
+/** Outputs up to this size are kept for repeated calls, bytes. */
+export const KEPT_OUTPUT = 512 * 1024;
+const MAX_TOKEN = 200;
+
+/** An execution with its place in the log. */
+export interface Known {
+  readonly execution: Execution;
+  readonly seq: number;
+}
+
+export class Executions {
+  readonly #bus: Bus;
+
+  constructor(bus: Bus) {
+    this.#bus = bus;
+  }
+
+  /** Records a new execution. Throws `unavailable`, and then nothing may be run. */
+  async start(execution: Execution): Promise<Known> {
+    return this.#store(execution, 0);
+  }
+
+  /** Records the next state. Throws `aborted` when somebody else did before. */
+  async change(known: Known, next: Partial<Execution>, now: number): Promise<Known> {
+    return this.#store({ ...known.execution, ...next, changed_at: now }, known.seq);
+  }
+
+  /** An execution by its id; undefined when the tenant has none. */
+  async find(tenant: string, executionId: string): Promise<Known | undefined> {
+    if (executionId === "" || executionId.length > MAX_TOKEN) return undefined;
+    return known(
+      await lastOf<Execution>(this.#bus, STREAM, `log.tools.exec.${short(tenant)}.*.${tokenOf(executionId)}`),
+    );
+  }
+
+  /** What was done for a task, oldest first. */
+  async ofTask(tenant: string, task: string): Promise<Known[]> {
+    const found = await lastOfEach<Execution>(this.#bus, STREAM, `log.tools.exec.${short(tenant)}.${short(task)}.*`);
+    return found
+      .map(({ value, seq }) => ({ execution: value, seq }))
+      .sort((a, b) => a.execution.started_at - b.execution.started_at);
+  }
+
+  /** What a task did last. */
+  async lastOfTask(tenant: string, task: string): Promise<Known | undefined> {
+    return known(await lastOf<Execution>(this.#bus, STREAM, `log.tools.exec.${short(tenant)}.${short(task)}.*`));
+  }
+
+  /** Executions of the last while that were started and never ended. */
+  async abandoned(sinceMs: number, now: number): Promise<Known[]> {
+    const last = new Map<string, Known>();
+    for await (const { subject, value, seq } of readSince<Execution>(this.#bus, STREAM, new Date(sinceMs))) {
+      last.set(subject, { execution: value, seq });
+    }
+    return [...last.values()].filter(({ execution }) => execution.state === "started" && execution.due_at < now);
+  }
+
+  async #store(execution: Execution, expected: number): Promise<Known> {
+    const { tenant, task_id, execution_id } = execution;
+    const subject = `log.tools.exec.${short(tenant)}.${short(task_id)}.${tokenOf(execution_id)}`;
+    const { seq } = await publish(this.#bus, subject, JSON.stringify(execution), {
+      expectLastSubjectSequence: expected,
+      msgId: `${execution_id}:${execution.state}:${expected}`,
+    });
+    return { execution, seq };
+  }
+}
+
+/** Whether somebody else changed the execution first. */
+export function isConflict(thrown: unknown): boolean {
+  return thrown instanceof BeamlineError && thrown.code === "aborted";
+}
+
+function known(found: Logged<Execution> | undefined): Known | undefined {
+  return found === undefined ? undefined : { execution: found.value, seq: found.seq };
+}
+
+/** A caller's text as a token: readable when short, hashed when long. */
+function short(text: string): string {
+  const token = tokenOf(text);
+  return token.length <= MAX_TOKEN ? token : createHash("sha256").update(text).digest("hex");
+}

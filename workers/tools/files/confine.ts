@@ -1,0 +1,225 @@
+/**
+ * File system roots, confined.
+ *
+ * C1 A path is first made absolute and plain (`..` resolved as text), then its directory is opened, and where the opened directory
+ *    really is decides: swapping a symbolic link in afterwards changes nothing, since everything happens below the open handle
+ *    (`/proc/self/fd/<n>/<name>`, the one way to openat from here).
+ * C2 The last component is never followed, unless asked; then what it points to is confined like any path.
+ * C3 What lies outside the roots is refused before it is looked at, so that nobody learns what is there.
+ */
+import { constants, type Stats } from "node:fs";
+import { lstat, mkdir, open, readlink, realpath, type FileHandle } from "node:fs/promises";
+import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
+import { ToolFailure, reasonOf, systemCode } from "../failure.ts";
+
+/** Directory below a root where deleted things wait to be put back. No tool sees it. */
+export const TRASH = ".beamline-trash";
+
+/** Longest path taken, characters (PATH_MAX). */
+const MAX_PATH = 4096;
+
+const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+
+/** A name in an open directory inside a root. Dispose it to close the directory. */
+export class Place implements AsyncDisposable {
+  /** Where it is, with every link of its directory resolved. */
+  readonly path: string;
+  readonly name: string;
+  /** The root it lies in. */
+  readonly root: string;
+  readonly #dir: FileHandle;
+
+  constructor(root: string, dir: FileHandle, directory: string, name: string) {
+    this.root = root;
+    this.#dir = dir;
+    this.name = name;
+    this.path = name === "." ? directory : join(directory, name);
+  }
+
+  /** The path to give to system calls: relative to the open directory, whatever happens to the names above it. */
+  get at(): string {
+    return `/proc/self/fd/${this.#dir.fd}/${this.name}`;
+  }
+
+  /** The same for a sibling. */
+  sibling(name: string): string {
+    return `/proc/self/fd/${this.#dir.fd}/${name}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#dir.close();
+  }
+}
+
+export interface PlaceOptions {
+  /** A symbolic link at the end is resolved and its target confined. Default false. */
+  readonly follow?: boolean;
+  /** Missing directories above it are made; each is pushed onto the list, outermost first. */
+  readonly parents?: string[];
+  /** For undoing alone: the trash is a place too. */
+  readonly trash?: boolean;
+}
+
+export class Confined {
+  /** Real paths, first one the home of relative paths. */
+  readonly roots: readonly string[];
+  /** As configured; a path may be written either way. */
+  readonly #given: readonly string[];
+
+  private constructor(given: readonly string[], roots: readonly string[]) {
+    this.#given = given;
+    this.roots = roots;
+  }
+
+  /** Makes missing roots. Throws when there is none or one cannot be used. */
+  static async open(roots: readonly string[]): Promise<Confined> {
+    if (roots.length === 0) throw new Error("no file system root is configured for tools");
+    const real: string[] = [];
+    for (const root of roots) {
+      await mkdir(root, { recursive: true });
+      real.push(await realpath(root));
+    }
+    return new Confined(
+      roots.map((root) => resolve(root)),
+      real,
+    );
+  }
+
+  /** Opens the place a path names. Throws `ToolFailure`. */
+  async place(path: string, options: PlaceOptions = {}): Promise<Place> {
+    const trash = options.trash === true;
+    const place = await this.#open(this.plain(path, trash), options.parents, trash);
+    if (options.follow !== true) return place;
+    try {
+      const info = await lstat(place.at).catch(() => undefined);
+      if (info?.isSymbolicLink() !== true) return place;
+      const target = await realpath(place.at).catch((thrown: unknown) => {
+        throw new ToolFailure(`${path}: ${reasonOf(thrown)}`);
+      });
+      await place[Symbol.asyncDispose]();
+      return await this.#open(this.plain(target), undefined, false);
+    } catch (thrown) {
+      await place[Symbol.asyncDispose]().catch(() => undefined);
+      throw thrown;
+    }
+  }
+
+  /** C1, C3. The path as absolute plain text. Throws `ToolFailure` when it is no path or lies outside. */
+  plain(path: string, trash = false): string {
+    if (path === "") throw new ToolFailure("path is empty");
+    if (path.includes("\0")) throw new ToolFailure("path contains a NUL byte");
+    if (path.length > MAX_PATH) throw new ToolFailure(`path is longer than ${MAX_PATH} characters`);
+    const absolute = isAbsolute(path) ? resolve(path) : resolve(this.roots[0] ?? "/", path);
+    const inside = [...this.roots, ...this.#given].some((root) => within(root, absolute));
+    if (!inside || (!trash && absolute.split("/").includes(TRASH))) throw outside(path);
+    return absolute;
+  }
+
+  /** Where a path leads with every link of its existing part resolved; for comparing with the resources of a grant. */
+  async canonical(path: string): Promise<string> {
+    const absolute = isAbsolute(path) ? resolve(path) : resolve(this.roots[0] ?? "/", path);
+    let [existing, rest] = [absolute, ""];
+    for (;;) {
+      try {
+        return join(await realpath(existing), rest);
+      } catch {
+        if (existing === "/") return absolute;
+        rest = join(basename(existing), rest);
+        existing = dirname(existing);
+      }
+    }
+  }
+
+  async #open(absolute: string, parents: string[] | undefined, trash: boolean): Promise<Place> {
+    const isRoot = this.roots.includes(absolute) || this.#given.includes(absolute);
+    const directory = isRoot ? absolute : dirname(absolute);
+    if (parents !== undefined && !isRoot) await this.#makeParents(directory, parents);
+    const dir = await this.#openDirectory(directory);
+    try {
+      // C1: where the handle is, not where the name was.
+      const where = await readlink(`/proc/self/fd/${dir.fd}`);
+      const root = this.roots.find((root) => within(root, where));
+      if (root === undefined || (!trash && where.split("/").includes(TRASH))) throw outside(absolute);
+      return new Place(root, dir, where, isRoot ? "." : basename(absolute));
+    } catch (thrown) {
+      await dir.close();
+      throw thrown;
+    }
+  }
+
+  /** C1: links are followed here; where that led is looked at afterwards. */
+  async #openDirectory(directory: string): Promise<FileHandle> {
+    try {
+      return await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+    } catch (thrown) {
+      // C3: what is missing beyond a link that leads outside is nobody's business.
+      const real = await this.canonical(directory);
+      if (!this.roots.some((root) => within(root, real))) throw outside(directory);
+      throw new ToolFailure(`${directory}: ${reasonOf(thrown)}`);
+    }
+  }
+
+  /** The directories that `parents` would make, outermost first. */
+  async missingParents(path: string): Promise<string[]> {
+    const missing: string[] = [];
+    let above = dirname(this.plain(path));
+    while (above !== "/" && (await lstat(above).catch(() => undefined)) === undefined) {
+      missing.unshift(above);
+      above = dirname(above);
+    }
+    return missing;
+  }
+
+  /** Makes what is missing, one level at a time, each below an open handle. */
+  async #makeParents(directory: string, made: string[]): Promise<void> {
+    const missing: string[] = [];
+    let existing = directory;
+    while (!this.roots.includes(existing) && !this.#given.includes(existing)) {
+      const found = await lstat(existing).catch((thrown: unknown) => {
+        if (systemCode(thrown) === "ENOENT") return undefined;
+        throw new ToolFailure(`${existing}: ${reasonOf(thrown)}`);
+      });
+      if (found !== undefined) break;
+      missing.unshift(existing);
+      existing = dirname(existing);
+    }
+    for (const level of missing) {
+      await using place = await this.#open(level, undefined, false);
+      await mkdir(place.at).then(
+        () => made.push(place.path),
+        (thrown: unknown) => {
+          if (systemCode(thrown) !== "EEXIST") throw new ToolFailure(`${level}: ${reasonOf(thrown)}`);
+        },
+      );
+    }
+  }
+}
+
+/** Whether a plain absolute path is the root or below it. */
+export function within(root: string, path: string): boolean {
+  const way = relative(root, path);
+  return way !== ".." && !way.startsWith("../");
+}
+
+/** A path that leads out of the roots. */
+export class Outside extends ToolFailure {}
+
+function outside(path: string): Outside {
+  return new Outside(`path ${path} is outside the allowed roots`);
+}
+
+/** What is at a path; undefined when nothing is, or not even a directory for it. Throws `Outside`. */
+export async function look(files: Confined, path: string): Promise<Stats | undefined> {
+  try {
+    await using place = await files.place(path);
+    return await lstat(place.at).catch(() => undefined);
+  } catch (thrown) {
+    if (thrown instanceof Outside) throw thrown;
+    return undefined;
+  }
+}
+
+/** Opens a directory that is a child of an open one, itself not a link. */
+export async function openDirectory(at: string): Promise<FileHandle> {
+  return open(at, DIRECTORY);
+}

@@ -1,0 +1,144 @@
+/**
+ * The tools worker: runs tools, undoes them, and keeps what it did.
+ *
+ * Opened in this order, closed in reverse: Redis (rate limits), the way out (HTTP and gRPC), the stores in JetStream, imported MCP servers,
+ * the sweeper. Redis may be away: limits are each worker's own then. JetStream may not: a tool that changes something is recorded first.
+ */
+import { hostname, tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { ObjectStore } from "../../bus/objects.ts";
+import { endpointsOf } from "../../bus/endpoint.ts";
+import { ToolRegistryDefinition } from "../../contracts/gen/aios/tools.ts";
+import { buckets, objects, streams } from "../../contracts/streams.ts";
+import { systemClock } from "../../runtime/clock.ts";
+import { createEgress } from "../../runtime/egress.ts";
+import { systemIds } from "../../runtime/ids.ts";
+import { connectRedis } from "../connect.redis.ts";
+import { defineWorker } from "../module.ts";
+import { Approvals } from "./approval.ts";
+import { Backups } from "./backup.ts";
+import { Bucket } from "./bucket.ts";
+import { Claims } from "./claims.ts";
+import { Executions } from "./executions.ts";
+import { outsideHandlers } from "./external.ts";
+import { Confined } from "./files/confine.ts";
+import { Grants } from "./grants.ts";
+import { toolHandlers } from "./handlers.ts";
+import type { Host } from "./host.ts";
+import { Ledger } from "./ledger.ts";
+import { Pipeline } from "./pipeline.ts";
+import { RateLimit } from "./ratelimit.redis.ts";
+import { Registry } from "./registry.ts";
+import { Rollbacks } from "./rollback.ts";
+import { Programs } from "./run.ts";
+import { Secrets } from "./secrets.ts";
+import { toolsSettings } from "./settings.ts";
+import { ToolFailure } from "./failure.ts";
+
+export const toolsWorker = defineWorker({
+  name: "tools",
+  settings: toolsSettings,
+  streams: [streams.toolExecutions, streams.toolAudit],
+  buckets: [buckets.toolRegistry, buckets.toolGrants, buckets.toolApprovals, buckets.toolClaims],
+  objects: [objects.toolBackups],
+
+  async open(scope, { config, bus, caller, log, env }) {
+    const data = resolve(config.BEAMLINE_DATA_DIR);
+    const clock = systemClock;
+    const { redis } = await scope.open(
+      "redis",
+      () => connectRedis(config.REDIS_URL, "tools"),
+      (hot) => hot.close(),
+    );
+    const egress = scope.use("egress", createEgress({ allow: config.BEAMLINE_TOOLS_EGRESS_ALLOW }), (out) =>
+      out.close(),
+    );
+    const files = await Confined.open(config.BEAMLINE_TOOLS_ROOTS ?? [join(data, "workspace"), tmpdir()]);
+    const backups = new Backups(await ObjectStore.open(bus, objects.toolBackups));
+    const ledger = new Ledger(bus);
+    const grants = new Grants(new Bucket(bus, buckets.toolGrants), clock);
+    const executions = new Executions(bus);
+    const outside = outsideHandlers({
+      egress,
+      caller,
+      mcp: { call: () => Promise.reject(new ToolFailure("no MCP")) },
+      maxBytes: config.BEAMLINE_TOOLS_MAX_OUTPUT_BYTES,
+    });
+    const registry = new Registry(new Bucket(bus, buckets.toolRegistry), outside, clock);
+    const approvals = new Approvals(
+      new Bucket(bus, buckets.toolApprovals),
+      ledger,
+      clock,
+      systemIds,
+      config.BEAMLINE_TOOLS_CONFIRM,
+      config.BEAMLINE_TOOLS_APPROVAL_MS,
+    );
+    const claims = new Claims(new Bucket(bus, buckets.toolClaims), executions, clock);
+    const rate = new RateLimit(
+      redis,
+      {
+        agent: { perSecond: config.BEAMLINE_TOOLS_AGENT_RATE, capacity: config.BEAMLINE_TOOLS_AGENT_BURST },
+        tool: { perSecond: config.BEAMLINE_TOOLS_TOOL_RATE, capacity: config.BEAMLINE_TOOLS_TOOL_BURST },
+      },
+      clock,
+    );
+    const host: Host = {
+      files,
+      programs: new Programs(env, files.roots[0] ?? "/"),
+      limits: {
+        memoryBytes: config.BEAMLINE_TOOLS_SANDBOX_MEMORY_MB * 1024 * 1024,
+        files: config.BEAMLINE_TOOLS_SANDBOX_FILES,
+        processes: config.BEAMLINE_TOOLS_SANDBOX_PROCESSES,
+        cpuSeconds: config.BEAMLINE_TOOLS_SANDBOX_SECONDS,
+      },
+      egress,
+      backups,
+      grants,
+      ledger,
+      secrets: new Secrets(config.BEAMLINE_TOOLS_SECRETS),
+      clock,
+      newId: () => systemIds.v4(),
+      node: config.BEAMLINE_TOOLS_NODE ?? hostname(),
+      places: {
+        data,
+        plugins: resolve(config.BEAMLINE_TOOLS_PLUGINS ?? join(data, "plugins")),
+        source: resolve(config.BEAMLINE_TOOLS_SELF_PATH ?? "."),
+        smtp: config.BEAMLINE_TOOLS_SMTP,
+      },
+      mayUpdateItself: config.BEAMLINE_TOOLS_SELF_UPDATE,
+      async runTool(name, input, call) {
+        const offered = await registry.find(call.tenant, name);
+        if (offered === undefined) throw new ToolFailure(`the tool ${name} is gone`);
+        if (call.depth > 4) throw new ToolFailure(`${name}: tools call one another too deeply`);
+        return offered.handler.run(input, {
+          ...call,
+          tool: name,
+          depth: call.depth + 1,
+          steps: [],
+          undo: () => undefined,
+        });
+      },
+    };
+    const limits = {
+      inputBytes: config.BEAMLINE_TOOLS_MAX_INPUT_BYTES,
+      outputBytes: config.BEAMLINE_TOOLS_MAX_OUTPUT_BYTES,
+    };
+    const ports = {
+      registry,
+      grants,
+      rate,
+      approvals,
+      claims,
+      executions,
+      ledger,
+      host,
+      clock,
+      ids: systemIds,
+      log,
+      limits,
+    };
+    const pipeline = new Pipeline(ports);
+    const rollbacks = new Rollbacks(ports);
+    return endpointsOf(ToolRegistryDefinition, toolHandlers({ registry, pipeline, rollbacks }));
+  },
+});
