@@ -121,6 +121,27 @@ export const streams = {
     maxAgeMs: 0,
   },
   // -- end of tools ---------------------------------------------------------------------------------------------------
+  // -- runs -----------------------------------------------------------------------------------------------------------
+  /** The log of every run, `log.runs.<tenant>.<run>.wake|step`; what ends in `wake` is work for the engine too. Nudges and timers beside it. */
+  runs: {
+    ...base,
+    name: "RUNS",
+    purpose: "event logs of runs and the work they cause",
+    subjects: ["log.runs.>", "log.run_nudge.>", "retry.runs.>", "sched.runs.>"],
+    maxAgeMs: 90 * DAY_MS,
+  },
+  /** Webhook deliveries under way: `log.run_hooks.<tenant>.<webhook>`. */
+  runHooks: {
+    ...base,
+    name: "RUN_HOOKS",
+    purpose: "webhook deliveries of runs",
+    subjects: ["log.run_hooks.>", "retry.run_hooks.>", "sched.run_hooks.>"],
+    retention: "workqueue",
+    maxAgeMs: 7 * DAY_MS,
+  },
+  /** Who did what: one hash chain, kept for ever. */
+  runAudit: { ...base, name: "RUN_AUDIT", purpose: "audit log of runs", subjects: ["log.run_audit.>"], maxAgeMs: 0 },
+  // -- end of runs ----------------------------------------------------------------------------------------------------
 } as const satisfies Record<string, StreamSpec>;
 
 /** Every key-value bucket. */
@@ -147,6 +168,22 @@ export const buckets = {
   /** What results say about providers: key `<tenant>.<provider>`, value a `ProviderHealth` of contracts/execution. */
   providerHealth: { name: "provider_health", purpose: "health of providers", history: 1, ttlMs: 0 },
   // -- end of execution -----------------------------------------------------------------------------------------------
+  // -- runs -----------------------------------------------------------------------------------------------------------
+  /** Every version of every workflow, by its digest. */
+  workflowVersions: { name: "workflow_versions", purpose: "workflow definitions by digest", history: 1, ttlMs: 0 },
+  /** Which version is current: key `<tenant>.<workflow>`, tenant `*` for everybody. */
+  workflows: { name: "workflows", purpose: "current version of each workflow", history: 10, ttlMs: 0 },
+  /** Calls by idempotency key: key `<tenant>.<operation>.<digest of the key>`. */
+  runIdempotency: { name: "run_idempotency", purpose: "idempotency records of run operations", history: 1, ttlMs: 2 * DAY_MS },
+  /** Effects of nodes: key `<tenant>.<logical invocation id>`. */
+  runInvocations: { name: "run_invocations", purpose: "invocation log of runs", history: 1, ttlMs: 90 * DAY_MS },
+  /** Webhook subscriptions: key `<tenant>.<webhook>`. */
+  runWebhooks: { name: "run_webhooks", purpose: "webhook subscriptions", history: 1, ttlMs: 0 },
+  /** The active run of a scope: key `<tenant>.<scope>`. */
+  runScopes: { name: "run_scopes", purpose: "active run of each scope", history: 1, ttlMs: 0 },
+  /** What this deployment made for itself: token secrets, the audit signing key. */
+  runSecrets: { name: "run_secrets", purpose: "generated secrets of runs", history: 1, ttlMs: 0 },
+  // -- end of runs ----------------------------------------------------------------------------------------------------
 } as const satisfies Record<string, BucketSpec>;
 
 /** Object stores, for what is too large for a message. */
@@ -159,4 +196,8 @@ export const objects = {
   /** What files held before a tool changed them. Outlives the executions that refer to it. */
   toolBackups: { name: "tool_backups", purpose: "backups made before tools run", maxAgeMs: 31 * DAY_MS },
   // -- end of tools ---------------------------------------------------------------------------------------------------
+  // -- runs -----------------------------------------------------------------------------------------------------------
+  /** Files runs made: name `<tenant>/<run>/<artifact>`. Outlives the log that tells of them. */
+  runArtifacts: { name: "run_artifacts", purpose: "artifacts of runs", maxAgeMs: 91 * DAY_MS },
+  // -- end of runs ----------------------------------------------------------------------------------------------------
 } as const satisfies Record<string, ObjectSpec>;

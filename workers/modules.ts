@@ -4,6 +4,8 @@ import type { WorkerModule } from "./module.ts";
 
 const loaders: Readonly<Record<string, () => Promise<WorkerModule>>> = {
   routing: async () => (await import("./routing/worker.ts")).routingWorker,
+  execution: async () => (await import("./execution/worker.ts")).executionWorker,
+  usage: async () => (await import("./usage/worker.ts")).usageWorker,
 };
 
 export const workerNames: readonly string[] = Object.keys(loaders);

@@ -1,0 +1,91 @@
+/** What a worker says about an assignment: acknowledgements, results, dead letters, each stored durably under an id of its own (BeamLine, execution contract). */
+import { hash } from "node:crypto";
+import { checkIn } from "../../bus/claims.ts";
+import type { Bus } from "../../bus/connect.ts";
+import { findDuplicate } from "../../bus/publish.ts";
+import { publishRetrying } from "../../bus/retrying.ts";
+import { ackJson, type AckStatus } from "../../contracts/execution/ack.ts";
+import type { Assignment } from "../../contracts/execution/assignment.ts";
+import { resultHeaders, resultJson, type Result } from "../../contracts/execution/result.ts";
+import { execSubject, resultMsgId } from "../../contracts/execution/subjects.ts";
+import { header } from "../../contracts/headers.ts";
+
+type Ids = Pick<Assignment, "assignment_id" | "request_id" | "tenant_id">;
+
+export interface Reports {
+  /** Throws as `publishRetrying`. */
+  ack(
+    ids: Ids & { readonly trace_id: string; readonly publication: number },
+    status: AckStatus,
+    message?: string,
+  ): Promise<void>;
+  /** One result per assignment: later ones are dropped by the stream. An output too large for a message goes to the object store. */
+  result(result: Result, traceparent: string): Promise<void>;
+  /** Whether a result of the assignment is stored already (inside the stream's duplicate window). */
+  hasResult(ids: Ids): Promise<boolean>;
+  /** What could not be taken or whose outcome nobody knows, for people. */
+  deadLetter(
+    result: Result,
+    original: { readonly payload: Uint8Array; readonly reason: string; readonly msgId: string },
+  ): Promise<void>;
+}
+
+/** Room for a result's other fields, bytes. */
+const ENVELOPE_BYTES = 128 * 1024;
+
+export function busReports(bus: Bus, now: () => number): Reports {
+  return {
+    async ack(ids, status, message = "") {
+      const { assignment_id, request_id, tenant_id, trace_id, publication } = ids;
+      const body = ackJson({ assignment_id, status, message, request_id, trace_id, tenant_id, acknowledged_at: now() });
+      await publishRetrying(bus, execSubject.ack, JSON.stringify(body), {
+        headers: resultHeaders({ trace_id, tenant_id }),
+        msgId: `ack-${assignment_id}:${publication}:${status}`,
+        timeoutMs: 10_000,
+      });
+    },
+
+    async result(result, traceparent) {
+      await publishRetrying(bus, execSubject.result, JSON.stringify(resultJson(await fitting(bus, result))), {
+        headers: resultHeaders(result, traceparent),
+        msgId: resultMsgId(result),
+        timeoutMs: 30_000,
+      });
+    },
+
+    async hasResult(ids) {
+      return (await findDuplicate(bus, execSubject.result, resultMsgId(ids))) !== undefined;
+    },
+
+    async deadLetter(result, { payload, reason, msgId }) {
+      const digest = hash("sha256", payload, "hex");
+      const body = resultJson({
+        ...result,
+        payload: undefined,
+        metadata: { ...result.metadata, original_payload_hash: digest },
+      });
+      await publishRetrying(bus, execSubject.dlq, JSON.stringify(body), {
+        headers: { ...resultHeaders(result), [header.dlqReason]: reason, [header.originalMsgId]: msgId },
+        msgId: `dlq-${result.tenant_id}:${result.assignment_id || result.request_id || digest}`,
+        timeoutMs: 10_000,
+      });
+    },
+  };
+}
+
+/** Claim check: `metadata.payload_ref` says where an output is that does not fit. */
+async function fitting(bus: Bus, result: Result): Promise<Result> {
+  if (result.payload === undefined) return result;
+  const bytes = Buffer.from(JSON.stringify(result.payload), "utf8");
+  const claim = await checkIn(bus, bytes, { limitBytes: bus.maxPayload - ENVELOPE_BYTES });
+  if (claim === undefined) return result;
+  return {
+    ...result,
+    payload: undefined,
+    metadata: {
+      ...result.metadata,
+      payload_ref: `object://${claim.bucket}/${claim.name}`,
+      payload_digest: claim.digest,
+    },
+  };
+}

@@ -1,0 +1,143 @@
+/**
+ * Health of providers from results, in the bucket `provider_health`, for the routing workers.
+ *
+ * H1 Results are gathered and written a few times a second per provider, however many come in.
+ * H2 Several usage workers may write the same provider: each folds what it saw into what is there, and tries again when another was first.
+ * H3 What was gathered and not yet written when a process dies is lost: health is an estimate, and money does not depend on it.
+ */
+import { asking, apiCode, apiCodeOf } from "../../bus/apierror.ts";
+import type { Bus } from "../../bus/connect.ts";
+import { keyOf } from "../../bus/keys.ts";
+import { publish } from "../../bus/publish.ts";
+import { observe, type Observation, type ProviderHealth } from "../../contracts/execution/health.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import { buckets } from "../../contracts/streams.ts";
+import type { Logger } from "../../runtime/log.ts";
+import type { Alerts } from "./alerts.ts";
+
+/** Failures in a row at which a circuit opens unless a policy says otherwise (BeamLine, policy document). */
+export const FAILURE_THRESHOLD = 5;
+
+/** Providers kept in memory; the least recently used goes. */
+const KEPT = 10_000;
+
+interface Entry {
+  readonly tenant: string;
+  readonly provider: string;
+  readonly waiting: Observation[];
+  known: { readonly health: ProviderHealth | undefined; readonly revision: number } | undefined;
+}
+
+export interface HealthOptions {
+  /** Between two writes of the same provider, milliseconds. Default 250. */
+  readonly everyMs?: number;
+  readonly log: Logger;
+  readonly alerts: Alerts;
+}
+
+export class HealthBook {
+  readonly #bus: Bus;
+  readonly #options: HealthOptions;
+  readonly #entries = new Map<string, Entry>();
+  readonly #dirty = new Set<Entry>();
+  #timer: NodeJS.Timeout | undefined;
+  #flushing: Promise<void> = Promise.resolve();
+
+  constructor(bus: Bus, options: HealthOptions) {
+    this.#bus = bus;
+    this.#options = options;
+  }
+
+  /** Takes note; written soon. */
+  observe(tenant: string, provider: string, seen: Observation): void {
+    const key = keyOf(tenant, provider);
+    const entry = this.#entries.get(key) ?? { tenant, provider, waiting: [], known: undefined };
+    this.#entries.delete(key);
+    this.#entries.set(key, entry);
+    if (this.#entries.size > KEPT) {
+      const [oldest] = this.#entries.keys();
+      if (oldest !== undefined) this.#entries.delete(oldest);
+    }
+    entry.waiting.push(seen);
+    this.#dirty.add(entry);
+    this.#timer ??= setTimeout(() => void this.flush(), this.#options.everyMs ?? 250);
+  }
+
+  /** Writes everything gathered so far. Never throws. */
+  flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const entries = [...this.#dirty];
+    this.#dirty.clear();
+    this.#flushing = this.#flushing.then(
+      async () => void (await Promise.all(entries.map((entry) => this.#write(entry)))),
+    );
+    return this.#flushing;
+  }
+
+  async #write(entry: Entry): Promise<void> {
+    const seen = entry.waiting.splice(0);
+    if (seen.length === 0) return;
+    const { tenant, provider } = entry;
+    for (let attempt = 1; attempt <= 5; attempt++) {
+      try {
+        entry.known ??= await this.#read(tenant, provider);
+        const before = entry.known.health;
+        let health = before;
+        for (const one of seen) health = observe(health, tenant, provider, one);
+        const { seq } = await publish(this.#bus, this.#subject(tenant, provider), JSON.stringify(health), {
+          expectLastSubjectSequence: entry.known.revision,
+        });
+        entry.known = { health, revision: seq };
+        if (health !== undefined) this.#tell(before, health);
+        return;
+      } catch (thrown) {
+        entry.known = undefined; // H2
+        const error = BeamlineError.from(thrown);
+        if (error.code === "aborted") continue;
+        return this.#options.log.warn("the health of a provider could not be written", {
+          provider_id: provider,
+          tenant_id: tenant,
+          error,
+        });
+      }
+    }
+  }
+
+  #tell(before: ProviderHealth | undefined, now: ProviderHealth): void {
+    const { tenant_id, provider_id } = now;
+    const wasDown = (before?.consecutive_failures ?? 0) >= FAILURE_THRESHOLD;
+    const isDown = now.consecutive_failures >= FAILURE_THRESHOLD;
+    if (wasDown === isDown) return;
+    const metadata = {
+      tenant_id,
+      provider_id,
+      consecutive_failures: now.consecutive_failures,
+      error_rate: now.error_rate,
+      last_error_code: now.last_error_code,
+    };
+    const message = isDown
+      ? `provider ${provider_id} failed ${now.consecutive_failures} times in a row: its circuit opens`
+      : `provider ${provider_id} answers again`;
+    const key = `provider-${keyOf(tenant_id, provider_id)}-${isDown ? "down" : "up"}-${isDown ? now.last_success_ms : now.last_failure_ms}`;
+    this.#options.alerts.raise({ severity: isDown ? "warning" : "info", component: "usage", message, metadata }, key);
+  }
+
+  #subject(tenant: string, provider: string): string {
+    return `$KV.${buckets.providerHealth.name}.${keyOf(tenant, provider)}`;
+  }
+
+  async #read(tenant: string, provider: string): Promise<{ health: ProviderHealth | undefined; revision: number }> {
+    const subject = this.#subject(tenant, provider);
+    const found = await asking("read the health of a provider", async () => {
+      try {
+        return await this.#bus.jsm.streams.getMessage(`KV_${buckets.providerHealth.name}`, { last_by_subj: subject });
+      } catch (thrown) {
+        if (apiCodeOf(thrown) === apiCode.messageNotFound) return null;
+        throw thrown;
+      }
+    });
+    if (found === null) return { health: undefined, revision: 0 };
+    return { health: found.data.length === 0 ? undefined : found.json<ProviderHealth>(), revision: found.seq };
+  }
+}
