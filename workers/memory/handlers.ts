@@ -256,13 +256,13 @@ export function memoryHandlers(parts: Parts): Handlers<typeof memory.MemoryServi
   };
 }
 
-/** Who writes, as the call says. The task comes in the header `task_id`, from callers that know one. */
+/** Who writes, as the call says. The task comes in the header `task_id`, else it is what the call belongs to. */
 function writerOf(context: CallContext): Writer {
   const { tenant, principal, headers, traceparent, signal } = context;
   return {
     tenant,
     by: principal,
-    task: headers["task_id"] ?? "",
+    task: headers["task_id"] ?? headers[header.correlationId] ?? "",
     trace: isTraceparent(traceparent) ? traceIdOf(traceparent) : "",
     key: headers[header.idempotencyKey] ?? "",
     signal,

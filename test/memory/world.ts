@@ -16,8 +16,8 @@ import { Scope } from "../../runtime/lifecycle.ts";
 import { silentLogger } from "../../runtime/log.ts";
 import { createRegistry } from "../../runtime/metrics.ts";
 import { workerSettings } from "../../runtime/settings.ts";
-import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
-import { memoryWorker } from "./worker.ts";
+import { startTestNats, type TestNats } from "../kit/servers.ts";
+import { memoryWorker } from "../../workers/memory/worker.ts";
 
 type Methods = (typeof memory.MemoryServiceDefinition)["methods"];
 export type Method = keyof Methods;

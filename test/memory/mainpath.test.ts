@@ -1,6 +1,6 @@
 /** The main path over NATS on real servers: each tier written and read once. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startWorld, type World } from "./testworld.ts";
+import { startWorld, type World } from "./world.ts";
 
 let world: World;
 

@@ -1,0 +1,68 @@
+/** Both indexes through one suite, and what is special about each. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { openEmbedded } from "../../workers/memory/index.embedded.ts";
+import { openQdrant } from "../../workers/memory/index.qdrant.ts";
+import { DIMENSIONS, doc, indexSuite, MODEL } from "./index.suite.ts";
+
+const directory = await mkdtemp(join(tmpdir(), "beamline-index-"));
+afterAll(() => rm(directory, { recursive: true, force: true }));
+
+const embedded = (file = "suite", model = MODEL, dimensions = DIMENSIONS) =>
+  openEmbedded({ file: join(directory, `${file}.sqlite`), model, dimensions });
+
+indexSuite("the embedded index", () => embedded());
+
+describe("the embedded index alone", () => {
+  test("a second worker is refused while the first has it, and not afterwards", async () => {
+    const first = await embedded("lock");
+    await expect(embedded("lock")).rejects.toMatchObject({
+      code: "failed_precondition",
+      message: expect.stringContaining("QDRANT_URL") as string,
+    });
+    await first.put([doc("t", "a")]);
+    await first.close();
+    const second = await embedded("lock");
+    expect(await second.count()).toBe(1);
+    await second.close();
+  });
+
+  test("another model or dimension empties it, so that the log fills it again", async () => {
+    const first = await embedded("model");
+    await first.put([doc("t", "a")]);
+    await first.setApplied(7);
+    await first.close();
+    const second = await embedded("model", "another", 8);
+    expect([await second.applied(), await second.count()]).toEqual([0, 0]);
+    await second.put([doc("t", "a", { vector: new Float32Array(8).fill(0.3) })]);
+    await second.close();
+  });
+});
+
+const qdrant = process.env["QDRANT_URL"];
+const prefix = `beamline_test_${process.pid}`;
+const connect = (model = MODEL, dimensions = DIMENSIONS) =>
+  openQdrant({ url: qdrant ?? "", key: process.env["QDRANT_API_KEY"], collection: prefix, model, dimensions });
+
+describe.skipIf(qdrant === undefined)(
+  "Qdrant (runs when QDRANT_URL names a server; there is no stand-in for it)",
+  () => {
+    indexSuite("the Qdrant index", () => connect());
+
+    test("a collection of other vectors is refused with both dimensions named", async () => {
+      const first = await connect("dims");
+      await expect(connect("dims", DIMENSIONS * 2)).rejects.toMatchObject({
+        code: "failed_precondition",
+        message: expect.stringMatching(new RegExp(`${DIMENSIONS}.*${DIMENSIONS * 2}`)) as string,
+      });
+      await first.clear();
+    });
+  },
+);
+
+test("a Qdrant that is not there is unavailable", async () => {
+  const away = openQdrant({ url: "http://127.0.0.1:1", collection: "x", model: "m", dimensions: 8, timeoutMs: 2_000 });
+  await expect(away).rejects.toMatchObject({ code: "unavailable" });
+});
