@@ -52,6 +52,8 @@ export interface Row {
   /** The ratio by CPU time alone: per call the busiest process, or all of them over the cores, whichever is more (see kit/rounds). */
   readonly byCpu?: number;
   readonly pairs?: number;
+  /** Median share of the machine's CPU time that other programs took: what makes the figure unsure. */
+  readonly others?: number;
   /** `null`: told for comparison, with nothing to reach, whatever its case says. */
   readonly target?: number | null;
   readonly aim?: number | null;
@@ -94,6 +96,8 @@ export interface Side {
 
 export interface Sample extends Load {
   readonly cpuUs: Readonly<Record<string, number>>;
+  /** Share of the machine's CPU time that went to other programs meanwhile, 0 to 1. */
+  readonly others: number;
 }
 
 /** One sample of each side, in the order the sides were given. */

@@ -2,7 +2,7 @@
 import type { BenchCase, BenchContext, Load, Peer, Round, Row, Side, Stack } from "./case.ts";
 import { decideBytes, decideRoute, decideTexts, decided } from "./kit/decide.ts";
 import { h2load, hasH2load, howToGetH2load } from "./kit/h2load.ts";
-import { column, median, quantile, rowOf, summary } from "./kit/rounds.ts";
+import { column, median, othersIn, quantile, rowOf, summary } from "./kit/rounds.ts";
 import type { GrpcLoad } from "./peers/grpcload.ts";
 import type { NatsLoad } from "./peers/natsload.ts";
 
@@ -152,6 +152,7 @@ async function added(ctx: BenchContext): Promise<Row[]> {
       value: median(figures),
       spread: [quantile(figures, 0.25), quantile(figures, 0.75)],
       pairs: rounds.length,
+      others: othersIn(rounds),
       sides: sides.map((side, i) => summary(side.label, column(rounds, i))),
       note: "(p50 of Decide through the edge − p50 of the grpc-js echo) ÷ p50 of a bare NATS request and reply, each one call at a time",
       raw: rounds,

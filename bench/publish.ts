@@ -26,7 +26,7 @@ async function durable(ctx: BenchContext): Promise<Row[]> {
       discard: "old",
     });
     const publisher = await ctx.peer("publisher.ts", { env: loginOf(servers, "worker") });
-    const payload = Buffer.from(decideTexts[0] ?? "", "utf8");
+    const payload = decideTexts[0] ?? "";
     const side = (label: string, how: PublishLoad["how"]): Side => ({
       label,
       processes: { publisher: publisher.pid, nats: servers.nats.pid ?? 0 },

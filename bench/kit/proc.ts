@@ -25,6 +25,13 @@ function times(pid: number | "self"): [number, number, number, number] {
   return [at(14), at(15), at(16), at(17)];
 }
 
+/** CPU seconds the whole machine has spent on something so far, stolen time included. */
+export function busySeconds(): number {
+  const [line = ""] = readFileSync("/proc/stat", "utf8").split("\n");
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = line.split(/\s+/).slice(1).map(Number);
+  return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND;
+}
+
 /** Resident memory, bytes. */
 export function residentBytes(pid: number): number {
   const kib = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];

@@ -38,6 +38,9 @@ export function save(result: Result): string {
   return fileURLToPath(page);
 }
 
+/** Share of the CPU that other programs may take before it is worth a word. */
+const QUIET = 0.1;
+
 /** A Markdown section: one line per row, then what each side did. */
 export function tableOf({ name, title, at, machine, rows }: Result): string {
   const few = rows.some(({ pairs }) => pairs !== undefined && pairs < MIN_PAIRS);
@@ -48,12 +51,13 @@ export function tableOf({ name, title, at, machine, rows }: Result): string {
     `${at}; ${facts.join(", ")}${few ? `. Fewer than ${MIN_PAIRS} pairs: for trying things out, not a result` : ""}`,
     "",
     ...markdown([
-      ["measure", "median", "quartiles", "by CPU time", "target", "aim", "reached"],
+      ["measure", "median", "quartiles", "by CPU time", "others' CPU", "target", "aim", "reached"],
       ...rows.map((row) => [
         row.measure,
         `**${figure(row.value)}**${row.unit === undefined ? "" : ` ${row.unit}`}`,
         row.spread === undefined ? "" : `${figure(row.spread[0])} – ${figure(row.spread[1])}`,
         row.byCpu === undefined ? "" : figure(row.byCpu),
+        row.others === undefined ? "" : `${Math.round(row.others * 100)} %`,
         limit(row.target, row.better),
         limit(row.aim, row.better),
         verdict(row),
@@ -64,6 +68,17 @@ export function tableOf({ name, title, at, machine, rows }: Result): string {
   const sides = rows.flatMap(({ measure, sides = [] }) => sides.map((side) => sideLine(measure, side)));
   if (sides.length > 0) {
     lines.push(...markdown([["measure", "side", "calls/s", "p50 ms", "p99 ms", "CPU µs per call"], ...sides]), "");
+  }
+  const busiest = Math.max(0, ...rows.map(({ others = 0 }) => others));
+  if (busiest > QUIET) {
+    lines.push(
+      `- Other programs took up to ${Math.round(busiest * 100)} % of the CPU: trust the column by CPU time, or run it again on a quiet machine.`,
+    );
+  }
+  if (rows.some(({ byCpu }) => byCpu !== undefined)) {
+    lines.push(
+      "- By CPU time: the ratio if nothing ever waited; a call takes what its busiest process spends on it, or what all spend over the cores, whichever is more.",
+    );
   }
   for (const { measure, note } of rows) if (note !== undefined) lines.push(`- ${measure}: ${note}`);
   return `${lines.join("\n").trimEnd()}\n`;

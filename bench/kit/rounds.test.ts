@@ -7,6 +7,7 @@ const sampleOf = (perSecond: number, cpuUs: Record<string, number> = {}): Sample
   count: perSecond,
   seconds: 1,
   cpuUs,
+  others: 0,
 });
 
 describe("rounds", () => {

@@ -1,7 +1,7 @@
 /** Pairs of measurements, and what they say. */
 import { availableParallelism } from "node:os";
 import type { Comparison, Load, Round, Row, Sample, Side, SideSummary } from "../case.ts";
-import { cpuSeconds } from "./proc.ts";
+import { busySeconds, cpuSeconds } from "./proc.ts";
 
 /** Fewer pairs than this make no result. */
 export const MIN_PAIRS = 8;
@@ -27,12 +27,24 @@ export async function alternate(sides: readonly Side[], rounds: number, say: (li
 }
 
 async function sample(side: Side): Promise<Sample> {
+  const started = performance.now();
+  const busyBefore = busySeconds();
   const before = Object.entries(side.processes).map(([name, pid]) => [name, pid, cpuSeconds(pid)] as const);
   const load = await side.load();
-  const perCall = (seconds: number): number => (seconds / load.count) * 1e6;
-  const own = before.map(([name, pid, seconds]) => [name, perCall(cpuSeconds(pid) - seconds)] as const);
-  const gone = Object.entries(load.cpuSeconds ?? {}).map(([name, seconds]) => [name, perCall(seconds)] as const);
-  return { ...load, cpuUs: Object.fromEntries([...own, ...gone]) };
+  const own = before.map(([name, pid, seconds]) => [name, cpuSeconds(pid) - seconds] as const);
+  const spent = [...own, ...Object.entries(load.cpuSeconds ?? {})];
+  const elapsed = (performance.now() - started) / 1000;
+  const foreign = busySeconds() - busyBefore - spent.reduce((sum, [, seconds]) => sum + seconds, 0);
+  return {
+    ...load,
+    cpuUs: Object.fromEntries(spent.map(([name, seconds]) => [name, (seconds / load.count) * 1e6])),
+    others: Math.min(1, Math.max(0, foreign / elapsed / availableParallelism())),
+  };
+}
+
+/** Median over all samples. */
+export function othersIn(rounds: readonly Round[]): number {
+  return median(rounds.flat().map(({ others }) => others));
 }
 
 export const perSecond = ({ count, seconds }: Load): number => count / seconds;
@@ -47,6 +59,7 @@ export function rowOf(comparison: Comparison, rounds: readonly Round[]): Row {
     value: median(ratios),
     spread: [quantile(ratios, 0.25), quantile(ratios, 0.75)],
     pairs: rounds.length,
+    others: othersIn(rounds),
     sides: [over, under].map((side, i) => summary(side.label, column(rounds, i))),
     ...(byThroughput && { byCpu: median(rounds.map(([a, b]) => (a && b ? needs(b) / needs(a) : Number.NaN))) }),
     ...(target !== undefined && { target }),

@@ -10,7 +10,8 @@ import { servePeer } from "../kit/peer.ts";
 export interface PublishLoad {
   readonly how: "ours" | "library";
   readonly subject: string;
-  readonly payload: Uint8Array;
+  /** JSON text, as the system publishes it. */
+  readonly payload: string;
   readonly inFlight: number;
   readonly count: number;
 }
@@ -21,8 +22,7 @@ const bus = await connectOurs("bench-publish");
 const js = jetstream(await connect(bareOptions("bench-publish-bare")));
 
 servePeer({}, ({ how, subject, payload, inFlight, count }: PublishLoad): Promise<Load> => {
-  const bytes = Buffer.from(payload);
-  const ours = awaited(() => publish(bus, subject, bytes, { timeoutMs: TIMEOUT_MS }));
-  const library = awaited(() => js.publish(subject, bytes, { timeout: TIMEOUT_MS }));
+  const ours = awaited(() => publish(bus, subject, payload, { timeoutMs: TIMEOUT_MS }));
+  const library = awaited(() => js.publish(subject, payload, { timeout: TIMEOUT_MS }));
   return runLoad(count, inFlight, how === "ours" ? ours : library);
 });
