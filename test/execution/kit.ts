@@ -39,19 +39,22 @@ export async function assign(
 
 /** Every message of a stream on a subject, in order. */
 export async function all(bus: Bus, stream: string, subject: string): Promise<Stored[]> {
-  const consumer = await bus.js.consumers.get(stream, { filter_subjects: [subject] });
   const found: Stored[] = [];
-  if ((await consumer.info()).num_pending === 0) return found;
-  const messages = await consumer.consume();
-  for await (const message of messages) {
-    const headers = Object.fromEntries(
-      (message.headers?.keys() ?? []).map((name) => [name, message.headers?.get(name) ?? ""]),
-    );
-    found.push({ subject: message.subject, seq: message.seq, headers, body: JSON.parse(message.string()) as Json });
-    if (message.info.pending === 0) break;
+  let from = 1;
+  for (;;) {
+    const request = { seq: from, next_by_subj: subject };
+    const message = await bus.jsm.direct.getMessage(stream, request).catch(() => null);
+    if (message === null) return found;
+    const headers = Object.fromEntries(message.header.keys().map((name) => [name, message.header.get(name)]));
+    found.push({ subject: message.subject, seq: message.seq, headers, body: jsonIn(message.string()) });
+    from = message.seq + 1;
   }
-  messages.stop();
-  return found;
+}
+
+/** How many messages a stream holds on a subject. */
+export async function count(bus: Bus, stream: string, subject: string): Promise<number> {
+  const { state } = await bus.jsm.streams.info(stream, { subjects_filter: subject });
+  return state.subjects?.[subject] ?? 0;
 }
 
 export async function about(bus: Bus, stream: string, subject: string, id: string): Promise<Stored[]> {
@@ -69,4 +72,13 @@ export function usageFor(bus: Bus, id: string, deadlineMs?: number): Promise<Sto
     `usage of ${id}`,
     deadlineMs,
   );
+}
+
+/** Empty for what is not JSON. */
+function jsonIn(text: string): Json {
+  try {
+    return JSON.parse(text) as Json;
+  } catch {
+    return {};
+  }
 }

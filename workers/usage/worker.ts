@@ -136,6 +136,7 @@ export const usageWorker = defineWorker({
     await start("router-deadlines", {
       filterSubjects: DEADLINE_SUBJECTS,
       maxDeliver: 10,
+      ackWaitMs: 10_000,
       handler: deadlineHandler({
         bus,
         metering,
