@@ -1,0 +1,132 @@
+/**
+ * The log of a run (OpenWOP, event log; design, runs).
+ *
+ * L1 A run's events are the messages of one subject tree, `log.runs.<tenant>.<run>.*`. One message is one append: a batch of events.
+ * L2 Every append names the last stream sequence of that tree it has seen; the server refuses it when something came in between.
+ * L3 Appends that give the engine something to do end in `.wake`, and are its durable work items: the event and the work it causes are
+ *    one write. The engine's own progress ends in `.step`.
+ * L4 Sequences start at 0 and have no gaps; the terminal event is the last one.
+ */
+import type { Channel, WorkflowVariable } from "./workflow.ts";
+
+export const RUNS_STREAM = "RUNS";
+
+/** Version of an event's payload, `schemaVersion` of each event. */
+export const EVENT_SCHEMA_VERSION = 1;
+/** Version of the log's layout, `eventLogSchemaVersion` of snapshots and discovery. */
+export const LOG_SCHEMA_VERSION = 2;
+
+/** One event as clients read it (OpenWOP, RunEventDoc). Times are ISO 8601. */
+export interface RunEvent {
+  readonly eventId: string;
+  readonly runId: string;
+  readonly type: string;
+  readonly payload: unknown;
+  readonly timestamp: string;
+  readonly sequence: number;
+  readonly nodeId?: string;
+  readonly causationId?: string;
+  readonly schemaVersion?: number;
+  readonly engineVersion?: string;
+}
+
+/** Who owns a run (OpenWOP, tenancy and identity). Opaque names, no personal data. */
+export interface Owner {
+  readonly tenant: string;
+  readonly workspace?: string;
+  readonly principal?: string;
+}
+
+export interface Parent {
+  readonly runId: string;
+  readonly nodeId: string;
+  readonly workflowId: string;
+  readonly propagateCancellation: boolean;
+}
+
+export interface ForkOrigin {
+  readonly sourceRunId: string;
+  readonly fromSeq: number;
+  readonly mode: "replay" | "branch";
+}
+
+/** What a run was started with; stands in its first message and never changes. */
+export interface RunRecord {
+  readonly runId: string;
+  readonly workflowId: string;
+  /** Digest under which exactly this definition is stored: a run keeps the version it started with. */
+  readonly definition: string;
+  readonly workflowVersion: string;
+  readonly owner: Owner;
+  readonly inputs: Readonly<Record<string, unknown>>;
+  readonly configurable: Readonly<Record<string, unknown>>;
+  readonly tags: readonly string[];
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly scopeId?: string;
+  readonly callbackUrl?: string;
+  /** What the fold needs to know of the workflow. */
+  readonly variables: readonly WorkflowVariable[];
+  readonly channels: Readonly<Record<string, Channel>>;
+  readonly masking: Masking;
+  /** Output ports to mask, by node. */
+  readonly sensitivePorts?: Readonly<Record<string, readonly string[]>>;
+  readonly parent?: Parent;
+  readonly fork?: ForkOrigin;
+  /** Whether a test key started it: mock providers and forced engine versions are for those alone. */
+  readonly test?: boolean;
+  readonly engineVersion: number;
+  readonly traceparent: string;
+}
+
+export type Masking = "mask" | "omit" | "hash" | "passthrough";
+
+/** One append. */
+export interface LogEntry {
+  /** In a run's first entry alone. */
+  readonly run?: RunRecord;
+  readonly events: readonly RunEvent[];
+  /** A wish that takes effect later, when it becomes an event. */
+  readonly control?: Control;
+  /** Unmasked payloads by sequence, where the event's own is masked. For the engine; never shown. */
+  readonly real?: Readonly<Record<string, unknown>>;
+}
+
+/** A pause that waits for the executing nodes (OpenWOP, pause: `drain-current-node`). */
+export interface Control {
+  readonly kind: "pause";
+  readonly reason?: string;
+  readonly requestedAt: string;
+}
+
+/** What an event is made from; the append adds the rest. */
+export interface NewEvent {
+  readonly type: string;
+  readonly payload: unknown;
+  readonly nodeId?: string;
+  readonly causationId?: string;
+  /** For events that must keep their id, and for those that later events of the same batch name as their cause. */
+  readonly eventId?: string;
+}
+
+export const TERMINAL_EVENTS: ReadonlySet<string> = new Set(["run.completed", "run.failed", "run.cancelled"]);
+export const TERMINAL_STATUS: ReadonlySet<string> = new Set(["completed", "failed", "cancelled"]);
+
+/** Subject tree of a run's log; `tenant` and `runId` as single tokens (bus/keys `tokenOf`). */
+export function logTree(tenantToken: string, runToken: string): string {
+  return `log.runs.${tenantToken}.${runToken}.*`;
+}
+export function wakeSubject(tenantToken: string, runToken: string): string {
+  return `log.runs.${tenantToken}.${runToken}.wake`;
+}
+export function stepSubject(tenantToken: string, runToken: string): string {
+  return `log.runs.${tenantToken}.${runToken}.step`;
+}
+/** Wakes a run without an event of its own: timers and ended children. */
+export function nudgeSubject(tenantToken: string, runToken: string): string {
+  return `log.run_nudge.${tenantToken}.${runToken}`;
+}
+
+/** Parses a log message. Throws on what is not one. */
+export function parseEntry(text: string): LogEntry {
+  return JSON.parse(text) as LogEntry;
+}

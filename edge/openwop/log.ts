@@ -1,0 +1,106 @@
+/**
+ * Reading a run's log at the edge: first what is there, then what comes, from JetStream itself. No worker is asked, and an edge that dies
+ * loses nothing: the client's cursor is all there is to know.
+ */
+import { fromJetStream } from "../../bus/apierror.ts";
+import type { Bus } from "../../bus/connect.ts";
+import { tokenOf } from "../../bus/keys.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import { logTree, parseEntry, RUNS_STREAM, TERMINAL_EVENTS, type LogEntry } from "../../contracts/openwop/log.ts";
+
+const BATCH = 500;
+
+interface Page {
+  readonly entries: readonly LogEntry[];
+  readonly lastSeq: number;
+}
+
+/** What is stored from a stream sequence on. */
+export async function readLog(bus: Bus, tenant: string, runId: string, fromSeq: number): Promise<Page> {
+  const entries: LogEntry[] = [];
+  let lastSeq = fromSeq - 1;
+  if (runId === "" || runId.length > 128) return { entries, lastSeq };
+  const tree = logTree(tokenOf(tenant), tokenOf(runId));
+  for (;;) {
+    let count = 0;
+    try {
+      const messages = await bus.jsm.direct.getBatch(RUNS_STREAM, {
+        seq: Math.max(1, lastSeq + 1),
+        batch: BATCH,
+        next_by_subj: tree,
+      });
+      for await (const message of messages) {
+        entries.push(parseEntry(message.string()));
+        lastSeq = message.seq;
+        count++;
+      }
+    } catch (thrown) {
+      if (!(thrown instanceof Error) || !/message not found/.test(thrown.message))
+        throw fromJetStream(thrown, "read the log of a run");
+    }
+    if (count < BATCH) return { entries, lastSeq };
+  }
+}
+
+/** Throws `run_not_found`, which is also what another tenant's run is. */
+export function notFound(runId: string): BeamlineError {
+  return new BeamlineError("run_not_found", `there is no run ${runId}`);
+}
+
+export function hasEnded(entries: readonly LogEntry[]): boolean {
+  const last = entries.at(-1)?.events.at(-1);
+  return last !== undefined && TERMINAL_EVENTS.has(last.type);
+}
+
+/**
+ * Every append of a run, past ones first, until the one that ends it. Leaving the loop, or `signal`, stops reading. Throws `run_not_found`
+ * before the first, `unavailable` when the bus is away.
+ */
+export async function* followLog(
+  bus: Bus,
+  tenant: string,
+  runId: string,
+  signal: AbortSignal,
+): AsyncGenerator<LogEntry> {
+  const backlog = await readLog(bus, tenant, runId, 1);
+  if (backlog.entries.length === 0) throw notFound(runId);
+  yield* backlog.entries;
+  if (hasEnded(backlog.entries) || signal.aborted) return;
+  yield* liveLog(bus, tenant, runId, backlog.lastSeq + 1, signal);
+}
+
+/** What comes from a stream sequence on, as it comes. */
+export async function* liveLog(
+  bus: Bus,
+  tenant: string,
+  runId: string,
+  fromSeq: number,
+  signal: AbortSignal,
+): AsyncGenerator<LogEntry> {
+  const filter = logTree(tokenOf(tenant), tokenOf(runId));
+  let messages;
+  try {
+    const consumer = await bus.js.consumers.get(RUNS_STREAM, {
+      filter_subjects: [filter],
+      opt_start_seq: fromSeq,
+      deliver_policy: "by_start_sequence",
+      inactive_threshold: 60_000,
+    });
+    messages = await consumer.consume({ max_messages: 100 });
+  } catch (thrown) {
+    throw fromJetStream(thrown, "follow the log of a run");
+  }
+  const stop = (): void => void messages.close();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    if (signal.aborted) return;
+    for await (const message of messages) {
+      const entry = parseEntry(message.string());
+      yield entry;
+      if (hasEnded([entry]) || signal.aborted) return;
+    }
+  } finally {
+    signal.removeEventListener("abort", stop);
+    await messages.close();
+  }
+}

@@ -1,0 +1,464 @@
+/** One stretch of executing a run: from a wake to its end, or to where it can only wait. Rules N2 to N4 of engine.ts. */
+import { numberOr, objectOr } from "../../contracts/openwop/json.ts";
+import type { NewEvent } from "../../contracts/openwop/log.ts";
+import { isTerminal, openInterrupt } from "../../contracts/openwop/snapshot.ts";
+import type { NodeState, RunState } from "../../contracts/openwop/state.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Ids } from "../../runtime/ids.ts";
+import type { Logger } from "../../runtime/log.ts";
+import { withSpan } from "../../runtime/trace.ts";
+import { callOf } from "./call.ts";
+import { breach, dueAt, expireInterrupts, limitsOf, nodeTimeout, type Limits } from "./due.ts";
+import { fill } from "./expressions.ts";
+import type { Graph, GraphNode } from "./graph.ts";
+import type { Invocations } from "./invocations.ts";
+import type { RunMetrics } from "./metrics.ts";
+import { failed, type EffectOptions, type NodeCall, type NodeResult, type NodeType } from "./nodetype.ts";
+import { isUnsettled, nextMoves } from "./plan.ts";
+import { resultEvents } from "./result.ts";
+import type { Session } from "./session.ts";
+
+export interface ActivationPorts {
+  readonly clock: Clock;
+  readonly ids: Ids;
+  readonly logger: Logger;
+  readonly nodeTypes: ReadonlyMap<string, NodeType>;
+  /** Node types of other owners, by prefix: served on the bus. */
+  readonly customType: (typeId: string) => NodeType | undefined;
+  readonly capabilities: ReadonlySet<string>;
+  readonly invocations: Invocations;
+  readonly limits: Limits;
+  readonly metrics: RunMetrics;
+  /** Places for runs that wait here for a moment instead of being put down. */
+  readonly shortWaits: { enter(): boolean; leave(): void };
+  /** Wakes the run at a time (epoch milliseconds), durably. */
+  wakeAt(state: RunState, dueMs: number): Promise<void>;
+}
+
+const SHORT_WAIT_MS = 2_000;
+/** Events that are written before more are made. */
+const MAX_UNWRITTEN = 400;
+/** How long chunks of output may wait for company, milliseconds. */
+const CHUNK_DELAY_MS = 50;
+
+interface Task {
+  readonly nodeId: string;
+  readonly executions: number;
+  readonly abort: AbortController;
+  result: NodeResult | undefined;
+}
+
+export class Activation {
+  readonly #ports: ActivationPorts;
+  readonly #session: Session;
+  readonly #graph: Graph;
+  readonly #tasks = new Map<string, Task>();
+  readonly #launch: (() => void)[] = [];
+  readonly #looked = new Set<string>();
+  readonly #until = new Map<string, number>();
+  #poked = false;
+  #wakeUp: (() => void) | undefined;
+  #chunkTimer: NodeJS.Timeout | undefined;
+  #broken: unknown;
+
+  constructor(ports: ActivationPorts, session: Session, graph: Graph) {
+    this.#ports = ports;
+    this.#session = session;
+    this.#graph = graph;
+  }
+
+  get #state(): RunState {
+    return this.#session.state;
+  }
+
+  /** Others wrote to the log. */
+  poke(): void {
+    this.#poked = true;
+    this.#wakeUp?.();
+  }
+
+  /** Resolves when the run has ended or only waits, and all of that is written. */
+  async run(redelivered: boolean, signal: AbortSignal): Promise<void> {
+    const stop = (): void => {
+      this.#broken ??= signal.reason;
+      this.#wakeUp?.();
+    };
+    signal.addEventListener("abort", stop, { once: true });
+    try {
+      if (redelivered && this.#state.status === "running")
+        this.#session.emit({ type: "run.resuming", payload: { fromStatus: this.#state.status } });
+      await this.#loop();
+    } finally {
+      signal.removeEventListener("abort", stop);
+      clearTimeout(this.#chunkTimer);
+      for (const task of this.#tasks.values()) task.abort.abort(new BeamlineError("cancelled", "the run was put down"));
+    }
+  }
+
+  async #loop(): Promise<void> {
+    for (;;) {
+      if (this.#broken !== undefined) throw this.#broken;
+      if (this.#poked) await this.#takeIn();
+      if (isTerminal(this.#state)) return this.#session.flush();
+      const progressed = await this.#step();
+      if (isTerminal(this.#state)) continue;
+      if (progressed && this.#session.unwritten < MAX_UNWRITTEN) continue;
+      await this.#session.flush();
+      for (const launch of this.#launch.splice(0)) launch();
+      if (progressed || this.#poked || [...this.#tasks.values()].some((task) => task.result !== undefined)) continue;
+      const due = this.#nextDue();
+      if (this.#tasks.size === 0) {
+        const leftMs = due === undefined ? Infinity : due - this.#ports.clock.now();
+        if (leftMs <= 0) continue;
+        // A short wait is cheaper here than as a timer of the server; the message that woke this run is not done until then (N3).
+        if (leftMs <= SHORT_WAIT_MS && this.#ports.shortWaits.enter()) {
+          await this.#wait(due).finally(() => this.#ports.shortWaits.leave());
+          continue;
+        }
+        if (due !== undefined) await this.#ports.wakeAt(this.#state, due);
+        if (!this.#poked) return;
+      } else await this.#wait(due);
+    }
+  }
+
+  async #takeIn(): Promise<void> {
+    this.#poked = false;
+    this.#looked.clear();
+    await this.#session.sync();
+    for (const task of this.#tasks.values()) {
+      const own = this.#state.nodes.get(task.nodeId);
+      const stale =
+        own === undefined ||
+        own.status !== "started" ||
+        own.executions !== task.executions ||
+        this.#state.status !== "running";
+      if (!stale) continue;
+      this.#tasks.delete(task.nodeId);
+      task.abort.abort(new BeamlineError("cancelled", "the run was cancelled or paused"));
+    }
+  }
+
+  /** One round: what has come due, what has ended, what can start. Whether anything changed. */
+  async #step(): Promise<boolean> {
+    const { clock, limits } = this.#ports;
+    const before = this.#state.sequence;
+    if (this.#state.status !== "running") return false;
+    const now = clock.now();
+    const overrun = breach(this.#state, limitsOf(this.#state, this.#graph.definition, limits), now);
+    if (overrun !== undefined) {
+      this.#failRun(overrun.error.code, overrun.error.message, overrun.event);
+      return true;
+    }
+    for (const event of expireInterrupts(this.#state, now)) this.#session.emit(event);
+    for (const task of this.#tasks.values()) if (task.result !== undefined) this.#settle(task.nodeId, task.result);
+    for (const one of this.#graph.nodes) {
+      const own = this.#state.nodes.get(one.node.id);
+      if (own === undefined) continue;
+      if (own.status === "resumed") await this.#resume(one, own);
+      else if (own.status === "retrying" && this.#state.pausing === undefined && Date.parse(own.retryAt ?? "") <= now)
+        await this.#start(one, own.attempt);
+      else if (own.status === "started" && !this.#tasks.has(one.node.id)) await this.#look(one, own, now);
+      if (isTerminal(this.#state)) return true;
+    }
+    if (this.#state.pausing === undefined) await this.#advance();
+    else if (![...this.#state.nodes.values()].some(({ status }) => status === "started" || status === "resumed")) {
+      const { reason } = this.#state.pausing;
+      this.#session.emit({
+        type: "run.paused",
+        payload: { drainPolicy: "drain-current-node", ...(reason !== undefined && { reason }) },
+      });
+    }
+    return this.#state.sequence > before;
+  }
+
+  async #advance(): Promise<void> {
+    const moves = nextMoves(this.#graph, this.#state);
+    if (moves.failed !== undefined) {
+      const { nodeId, error } = moves.failed;
+      return this.#failRun(
+        error?.code ?? "node_failed",
+        error?.message ?? "a node failed",
+        undefined,
+        nodeId,
+        error?.details,
+      );
+    }
+    for (const { node, reason } of moves.skip)
+      this.#session.emit({ type: "node.skipped", nodeId: node.node.id, payload: { nodeId: node.node.id, reason } });
+    for (const one of moves.start) {
+      await this.#start(one, 0);
+      if (isTerminal(this.#state)) return;
+    }
+    if (moves.done && openInterrupt(this.#state) === undefined) this.#complete();
+  }
+
+  #complete(): void {
+    const outputs: Record<string, unknown> = {};
+    for (const { node, outgoing } of this.#graph.nodes) {
+      const own = this.#state.nodes.get(node.id);
+      if (outgoing.length === 0 && own?.status === "completed" && Object.keys(own.outputs ?? {}).length > 0)
+        outputs[node.id] = own.outputs;
+    }
+    this.#session.emit({
+      type: "run.completed",
+      payload: { ...(Object.keys(outputs).length > 0 && { outputs }), durationMs: this.#age() },
+    });
+    this.#ports.metrics.ended(this.#state, "completed");
+  }
+
+  #failRun(code: string, message: string, first?: NewEvent, failedNodeId?: string, details?: unknown): void {
+    if (first !== undefined) this.#session.emit(first);
+    for (const own of this.#state.nodes.values()) {
+      if (isUnsettled(own))
+        this.#session.emit({
+          type: "node.cancelled",
+          nodeId: own.nodeId,
+          payload: { nodeId: own.nodeId, reason: "run-failed" },
+        });
+    }
+    const error = { code, message, ...(details !== undefined && { details }) };
+    this.#session.emit({
+      type: "run.failed",
+      payload: { error, ...(failedNodeId !== undefined && { failedNodeId }), durationMs: this.#age() },
+    });
+    this.#ports.metrics.ended(this.#state, "failed");
+  }
+
+  #age(): number {
+    return Math.max(0, this.#ports.clock.now() - Date.parse(this.#state.startedAt));
+  }
+
+  /** Starts a node, or the next attempt of it. */
+  async #start(one: GraphNode, attempt: number): Promise<void> {
+    const { node } = one;
+    const type = this.#typeOf(node.typeId);
+    const missing = type?.requires?.find((id) => !this.#ports.capabilities.has(id));
+    if (type === undefined || missing !== undefined) {
+      // Refused before it starts: such a node was never executed (OpenWOP, core node types).
+      const error =
+        missing === undefined
+          ? { code: "unsupported_node_type", message: `no node type ${node.typeId} is registered` }
+          : {
+              code: "capability_not_provided",
+              message: `node ${node.id} requires ${missing}, which this host does not provide`,
+              details: { capability: missing },
+            };
+      this.#session.emit({ type: "node.failed", nodeId: node.id, payload: { nodeId: node.id, error, attempts: 1 } });
+      return;
+    }
+    const limits = limitsOf(this.#state, this.#graph.definition, this.#ports.limits);
+    const observed = this.#state.executions + 1;
+    if (observed > limits.nodeExecutions) {
+      const event = {
+        type: "cap.breached",
+        nodeId: node.id,
+        payload: { kind: "node-executions", limit: limits.nodeExecutions, observed, nodeId: node.id },
+      };
+      this.#ports.metrics.capped("node-executions");
+      return this.#failRun(
+        "recursion_limit_exceeded",
+        `more than ${limits.nodeExecutions} node executions`,
+        event,
+        node.id,
+      );
+    }
+    const turns = (this.#state.nodes.get(node.id)?.iterations ?? 0) + (attempt === 0 ? 1 : 0);
+    if (one.loops.length > 0 && turns > limits.loopIterations) {
+      const event = {
+        type: "cap.breached",
+        nodeId: node.id,
+        payload: { kind: "loop-iterations", limit: limits.loopIterations, observed: turns, nodeId: node.id },
+      };
+      this.#ports.metrics.capped("loop-iterations");
+      return this.#failRun("loop_limit_exceeded", `more than ${limits.loopIterations} turns of a loop`, event, node.id);
+    }
+    const payload = {
+      nodeId: node.id,
+      typeId: node.typeId,
+      attempt,
+      ...(node.agent !== undefined && { agent: node.agent }),
+    };
+    this.#session.emit({ type: "node.started", nodeId: node.id, payload });
+    const own = this.#state.nodes.get(node.id);
+    if (own !== undefined) await this.#execute(one, own, type);
+  }
+
+  /** Looks at a node that was started and is not being executed: parked, or left behind by a worker that is gone. */
+  async #look(one: GraphNode, own: NodeState, now: number): Promise<void> {
+    const type = this.#typeOf(one.node.typeId);
+    if (type === undefined) return;
+    if (type.mode !== "parked") return this.#execute(one, own, type);
+    const until = this.#until.get(one.node.id);
+    if (this.#looked.has(one.node.id) && (until === undefined || until > now)) return;
+    await this.#execute(one, own, type);
+  }
+
+  async #execute(one: GraphNode, own: NodeState, type: NodeType): Promise<void> {
+    const abort = new AbortController();
+    let call: NodeCall;
+    try {
+      call = this.#call(one, own, abort.signal);
+    } catch (thrown) {
+      return this.#settle(one.node.id, thrownResult(thrown));
+    }
+    if (type.mode === "task") return this.#launchTask(one, own, type, call, abort);
+    this.#looked.add(one.node.id);
+    let result: NodeResult;
+    try {
+      const running = type.run(call);
+      if (running instanceof Promise) {
+        await this.#session.flush();
+        result = await running;
+      } else result = running;
+    } catch (thrown) {
+      if (thrown instanceof BeamlineError && thrown.code === "unavailable") throw thrown;
+      result = thrownResult(thrown);
+    }
+    this.#settle(one.node.id, result);
+  }
+
+  #launchTask(one: GraphNode, own: NodeState, type: NodeType, call: NodeCall, abort: AbortController): void {
+    const task: Task = { nodeId: one.node.id, executions: own.executions, abort, result: undefined };
+    this.#tasks.set(one.node.id, task);
+    const perform = async (): Promise<void> => {
+      const spanned = {
+        "openwop.run_id": this.#state.record.runId,
+        "openwop.workflow_id": this.#state.record.workflowId,
+        "openwop.node_id": one.node.id,
+        "openwop.node_type": one.node.typeId,
+        "openwop.node_attempt": own.attempt,
+      };
+      try {
+        const running = withSpan(`openwop.node.${one.node.typeId}`, call.traceparent, spanned, async (traceparent) =>
+          type.run({ ...call, traceparent }),
+        );
+        task.result = await within(running, nodeTimeout(one.node.settings), abort);
+      } catch (thrown) {
+        if (thrown instanceof BeamlineError && thrown.code === "cancelled" && abort.signal.aborted) return;
+        task.result = thrownResult(thrown);
+      }
+      this.#wakeUp?.();
+    };
+    // After its start is on the disk.
+    this.#launch.push(() => void perform());
+  }
+
+  async #resume(one: GraphNode, own: NodeState): Promise<void> {
+    const type = this.#typeOf(one.node.typeId);
+    if (type === undefined) return;
+    let result: NodeResult;
+    try {
+      const call = this.#call(one, own, new AbortController().signal);
+      result = type.resume?.(call, own.resumeValue) ?? { kind: "completed", outputs: objectOr(own.resumeValue) };
+    } catch (thrown) {
+      result = thrownResult(thrown);
+    }
+    this.#settle(one.node.id, result);
+  }
+
+  #call(one: GraphNode, own: NodeState, signal: AbortSignal): NodeCall {
+    const tell = (event: NewEvent): void => {
+      if (signal.aborted) return;
+      this.#session.emit(event);
+      this.#chunkTimer ??= setTimeout(() => {
+        this.#chunkTimer = undefined;
+        this.#session.flush().catch((thrown: unknown) => {
+          this.#broken ??= thrown;
+          this.#wakeUp?.();
+        });
+      }, CHUNK_DELAY_MS);
+    };
+    let ordinal = 0;
+    const effect = <T>(options: EffectOptions, perform: (id: string) => Promise<T>): Promise<T> =>
+      this.#ports.invocations.once(
+        this.#state.record,
+        `${one.node.id}#${own.iterations}`,
+        one.node.id,
+        ordinal++,
+        own.iterations,
+        options,
+        perform,
+        signal,
+      );
+    return callOf(this.#state, one.node, own, this.#ports.clock.now(), signal, fill, tell, effect);
+  }
+
+  #typeOf(typeId: string): NodeType | undefined {
+    return this.#ports.nodeTypes.get(typeId) ?? this.#ports.customType(typeId);
+  }
+
+  #settle(nodeId: string, result: NodeResult): void {
+    this.#tasks.delete(nodeId);
+    const own = this.#state.nodes.get(nodeId);
+    const node = this.#graph.byId.get(nodeId)?.node;
+    if (own === undefined || node === undefined || !isUnsettled(own)) return;
+    if (result.kind === "waits") {
+      if (result.until === undefined) this.#until.delete(nodeId);
+      else this.#until.set(nodeId, result.until);
+    } else {
+      this.#looked.delete(nodeId);
+      this.#until.delete(nodeId);
+    }
+    const maxRetries = numberOr(node.settings?.["maxRetries"], numberOr(this.#graph.definition.settings.maxRetries, 0));
+    const backoffMs = numberOr(node.settings?.["retryDelayMs"], 500);
+    for (const event of resultEvents(this.#state, own, result, {
+      maxRetries,
+      backoffMs,
+      now: this.#ports.clock.now(),
+      id: () => this.#ports.ids.v7(),
+    }))
+      this.#session.emit(event);
+    if (result.kind === "completed" || result.kind === "failed")
+      this.#ports.metrics.node(own, result.kind, this.#ports.clock.now());
+  }
+
+  /** When the run has to be looked at again, if it has. */
+  #nextDue(): number | undefined {
+    const limits = limitsOf(this.#state, this.#graph.definition, this.#ports.limits);
+    return dueAt(this.#state, limits, this.#until.values());
+  }
+
+  async #wait(due: number | undefined): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wakeUp = resolve;
+      if (due !== undefined)
+        timer = setTimeout(resolve, Math.min(Math.max(1, due - this.#ports.clock.now()), 2 ** 31 - 1));
+      if (
+        this.#poked ||
+        this.#broken !== undefined ||
+        [...this.#tasks.values()].some((task) => task.result !== undefined)
+      )
+        resolve();
+    });
+    clearTimeout(timer);
+    this.#wakeUp = undefined;
+  }
+}
+
+/** The result, or a failure when it takes too long; the node's signal aborts then. */
+async function within(running: Promise<NodeResult>, ms: number, abort: AbortController): Promise<NodeResult> {
+  if (ms === Infinity) return running;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<NodeResult>((resolve) => {
+    timer = setTimeout(() => {
+      resolve(failed("node_timeout", `the node took longer than ${ms} ms`, { retryable: true }));
+      abort.abort(new BeamlineError("deadline_exceeded", "the node took too long"));
+    }, ms);
+  });
+  return Promise.race([running, late]).finally(() => clearTimeout(timer));
+}
+
+function thrownResult(thrown: unknown): NodeResult {
+  const error = BeamlineError.from(thrown);
+  const stranger = error.code === "internal";
+  return failed(stranger ? "node_failed" : error.code, stranger ? "the node failed unexpectedly" : error.message, {
+    ...(Object.keys(error.details).length > 0 && { details: error.details }),
+    retryable:
+      error.code === "unavailable" ||
+      error.code === "deadline_exceeded" ||
+      error.code === "resource_exhausted" ||
+      stranger,
+  });
+}

@@ -1,0 +1,95 @@
+/** Run options (OpenWOP, run options): the reserved keys of `configurable`, and what a workflow says about it. */
+import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
+import { BeamlineError } from "../../contracts/errors.ts";
+import { isObject, type Json } from "../../contracts/openwop/json.ts";
+import type { WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
+import { invalid } from "./body.ts";
+import { isTest, type Asker } from "./caller.ts";
+import { MOCK_PROVIDERS } from "./nodes/mock.ts";
+
+const ajv = new Ajv2020({ strict: false, allErrors: false, addUsedSchema: false });
+const schemas = new WeakMap<object, ValidateFunction>();
+
+/** Compiles a JSON Schema a workflow brought. Throws `validation_error` when it is none. */
+export function schemaOf(schema: Json, field: string): ValidateFunction {
+  let validate = schemas.get(schema);
+  if (validate === undefined) {
+    try {
+      const { $id: _id, ...anonymous } = schema;
+      validate = ajv.compile(anonymous);
+    } catch (cause) {
+      throw invalid(field, `is not a JSON Schema: ${cause instanceof Error ? cause.message : String(cause)}`);
+    }
+    schemas.set(schema, validate);
+  }
+  return validate;
+}
+
+/** Checks a value against a schema. Throws `validation_error` naming the member. */
+export function conform(schema: Json, value: unknown, field: string): void {
+  const validate = schemaOf(schema, field);
+  if (validate(value)) return;
+  const [first] = validate.errors ?? [];
+  const path = (first?.instancePath ?? "").replaceAll("/", ".");
+  const extra: unknown = first?.params["additionalProperty"];
+  throw invalid(
+    `${field}${path}`,
+    `${first?.message ?? "does not conform"}${typeof extra === "string" ? `: ${extra}` : ""}`,
+    { schemaPath: first?.schemaPath },
+  );
+}
+
+type Rule = (value: unknown) => boolean;
+
+const whole =
+  (min: number): Rule =>
+  (value) =>
+    typeof value === "number" && Number.isSafeInteger(value) && value >= min;
+const between =
+  (min: number, max: number): Rule =>
+  (value) =>
+    typeof value === "number" && value >= min && value <= max;
+const someText: Rule = (value) => typeof value === "string" && value !== "";
+
+const reserved: Readonly<Record<string, readonly [Rule, string]>> = {
+  recursionLimit: [whole(1), "a whole number of at least 1"],
+  runTimeoutMs: [whole(1), "a whole number of at least 1"],
+  maxLoopIterations: [whole(1), "a whole number of at least 1"],
+  model: [someText, "a text"],
+  temperature: [between(0, 2), "a number from 0 to 2"],
+  maxTokens: [whole(1), "a whole number of at least 1"],
+  promptOverrides: [
+    (value) => isObject(value) && Object.values(value).every((one) => typeof one === "string"),
+    "an object of texts",
+  ],
+  escalationThreshold: [between(0, 1), "a number from 0 to 1"],
+};
+
+/** Throws `validation_error`, `mock_provider_forbidden`, `unsupported_mock_provider`. */
+export function checkConfigurable(
+  _ports: unknown,
+  asker: Asker,
+  definition: WorkflowDefinition,
+  configurable: Json,
+): void {
+  for (const [key, [rule, what]] of Object.entries(reserved)) {
+    if (configurable[key] !== undefined && !rule(configurable[key]))
+      throw invalid(`configurable.${key}`, `must be ${what}`);
+  }
+  const mock = configurable["mockProvider"];
+  if (mock !== undefined) {
+    if (!isObject(mock) || typeof mock["id"] !== "string")
+      throw invalid("configurable.mockProvider", "must be {id, config?}");
+    if (!isTest(asker)) {
+      throw new BeamlineError("mock_provider_forbidden", "mock providers are for test keys", {
+        details: { requestedProvider: mock["id"], supportedProviders: MOCK_PROVIDERS },
+      });
+    }
+    if (!MOCK_PROVIDERS.includes(mock["id"])) {
+      throw new BeamlineError("unsupported_mock_provider", `there is no mock provider ${mock["id"]}`, {
+        details: { requestedProvider: mock["id"], supportedProviders: MOCK_PROVIDERS },
+      });
+    }
+  }
+  if (definition.configurableSchema !== undefined) conform(definition.configurableSchema, configurable, "configurable");
+}

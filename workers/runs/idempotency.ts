@@ -1,0 +1,139 @@
+/**
+ * Idempotency of calls by the caller's key (OpenWOP, idempotency layer 1), shared by all surfaces.
+ *
+ * D1 The key is of the authenticated tenant and the operation: a retry over another surface finds the same record.
+ * D2 One executes; the others wait for it, or hear `idempotency_in_flight`.
+ * D3 The same key with another body is `idempotency_key_mismatch`, whatever the first one came to.
+ * D4 What is kept: successes and refusals that trying again cannot change. Never kept: validation errors, missing credentials or rights,
+ *    and failures that may pass.
+ * D5 A holder that died leaves a lease that ends; then the record is taken over by compare-and-set.
+ */
+import { createHash } from "node:crypto";
+import { BeamlineError, isCode, meaning } from "../../contracts/errors.ts";
+import { canonicalJson } from "../../contracts/openwop/json.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { invalid } from "./body.ts";
+import type { Answer, Asker } from "./caller.ts";
+import type { Records } from "./records.ts";
+
+export interface IdempotencyRecord {
+  readonly requestDigest: string;
+  readonly state: "pending" | "completed" | "terminal-failure" | "retryable-failure";
+  readonly leaseOwner: string;
+  /** Epoch milliseconds. */
+  readonly leaseUntil: number;
+  readonly answer?: Answer;
+  readonly error?: {
+    readonly code: string;
+    readonly message: string;
+    readonly details: Readonly<Record<string, unknown>>;
+    readonly field?: string;
+  };
+}
+
+export const MAX_KEY = 255;
+export const REPLAY_HEADER = "openwop-Idempotent-Replay";
+
+const LEASE_MS = 30_000;
+const WAIT_MS = 10_000;
+const POLL_MS = 20;
+const NEVER_KEPT = new Set([
+  "validation_error",
+  "invalid_argument",
+  "unauthenticated",
+  "key_expired",
+  "key_revoked",
+  "forbidden",
+  "permission_denied",
+]);
+
+export class Idempotency {
+  readonly #records: Records<IdempotencyRecord>;
+  readonly #worker: string;
+  readonly #clock: Clock;
+
+  constructor(records: Records<IdempotencyRecord>, worker: string, clock: Clock) {
+    this.#records = records;
+    this.#worker = worker;
+    this.#clock = clock;
+  }
+
+  /** Runs an operation once per key. Without a key it just runs it. */
+  async once(asker: Asker, operation: string, body: unknown, run: () => Promise<Answer>): Promise<Answer> {
+    const { idempotencyKey, tenant } = asker;
+    if (idempotencyKey === undefined) return run();
+    if (idempotencyKey.length > MAX_KEY) throw invalid("Idempotency-Key", `is longer than ${MAX_KEY} characters`);
+    const key = [tenant, operation, createHash("sha256").update(idempotencyKey).digest("base64url")];
+    const requestDigest = createHash("sha256")
+      .update(canonicalJson(body ?? null))
+      .digest("base64url");
+    const deadline = this.#clock.monotonic() + WAIT_MS;
+    for (;;) {
+      const kept = await this.#records.get(...key);
+      if (
+        kept === undefined ||
+        kept.value.state === "retryable-failure" ||
+        (kept.value.state === "pending" && kept.value.leaseUntil <= this.#clock.now())
+      ) {
+        if (kept !== undefined && kept.value.requestDigest !== requestDigest) throw mismatch();
+        const revision = await this.#records.swap(key, this.#pending(requestDigest), kept?.revision ?? 0);
+        if (revision === undefined) continue;
+        return this.#run(key, requestDigest, revision, run);
+      }
+      if (kept.value.requestDigest !== requestDigest) throw mismatch();
+      if (kept.value.state !== "pending") return replay(kept.value);
+      if (this.#clock.monotonic() > deadline) {
+        throw new BeamlineError("idempotency_in_flight", "a call with this Idempotency-Key is still running", {
+          retryAfterSeconds: 1,
+        });
+      }
+      await this.#clock.sleep(POLL_MS);
+    }
+  }
+
+  async #run(
+    key: readonly string[],
+    requestDigest: string,
+    revision: number,
+    run: () => Promise<Answer>,
+  ): Promise<Answer> {
+    const done = { requestDigest, leaseOwner: this.#worker, leaseUntil: 0 };
+    try {
+      const answer = await run();
+      await this.#records.swap(key, { ...done, state: "completed", answer }, revision);
+      return { ...answer, headers: { ...answer.headers, [REPLAY_HEADER]: "false" } };
+    } catch (thrown) {
+      const error = BeamlineError.from(thrown);
+      const { code, message, details, field } = error;
+      const kept = meaning(code).http < 500 && meaning(code).http !== 429 && !NEVER_KEPT.has(code);
+      const record: IdempotencyRecord = kept
+        ? {
+            ...done,
+            state: "terminal-failure",
+            error: { code, message, details, ...(field !== undefined && { field }) },
+          }
+        : { ...done, state: "retryable-failure" };
+      // What is never kept leaves the key free, also for a corrected body.
+      if (NEVER_KEPT.has(code)) await this.#records.remove(...key);
+      else await this.#records.swap(key, record, revision);
+      throw error;
+    }
+  }
+
+  #pending(requestDigest: string): IdempotencyRecord {
+    return { requestDigest, state: "pending", leaseOwner: this.#worker, leaseUntil: this.#clock.now() + LEASE_MS };
+  }
+}
+
+function replay({ answer, error }: IdempotencyRecord): Answer {
+  if (answer !== undefined) return { ...answer, headers: { ...answer.headers, [REPLAY_HEADER]: "true" } };
+  const { code, message, details, field } = error ?? { code: "internal_error", message: "internal error", details: {} };
+  throw new BeamlineError(isCode(code) ? code : "internal_error", message, {
+    details,
+    ...(field !== undefined && { field }),
+  });
+}
+
+function mismatch(): BeamlineError {
+  return new BeamlineError("idempotency_key_mismatch", "the Idempotency-Key was used for another request");
+}

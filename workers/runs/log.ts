@@ -1,0 +1,231 @@
+/**
+ * Reading and writing the logs of runs on JetStream (contracts/openwop/log, L1 to L4).
+ *
+ * A reader's state is shared and only ever moves forward; the engine folds into a state of its own (session.ts), so that nobody sees
+ * what is not written yet.
+ */
+import type { Bus } from "../../bus/connect.ts";
+import { partOf, tokenOf } from "../../bus/keys.ts";
+import { publish } from "../../bus/publish.ts";
+import { asking, fromJetStream } from "../../bus/apierror.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import { foldEntry } from "../../contracts/openwop/fold.ts";
+import {
+  EVENT_SCHEMA_VERSION,
+  logTree,
+  nudgeSubject,
+  parseEntry,
+  RUNS_STREAM,
+  stepSubject,
+  wakeSubject,
+  type LogEntry,
+  type NewEvent,
+  type RunEvent,
+  type RunRecord,
+} from "../../contracts/openwop/log.ts";
+import type { RunState } from "../../contracts/openwop/state.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Ids } from "../../runtime/ids.ts";
+import { maskEvent } from "./sensitive.ts";
+
+/** A run as far as its log has been read. */
+export interface Held {
+  readonly state: RunState;
+  /** Stream sequence of the last message read. */
+  streamSeq: number;
+}
+
+/** One message of a run's log. */
+export interface Stored {
+  readonly streamSeq: number;
+  readonly entry: LogEntry;
+}
+
+const CACHE_SIZE = 2_000;
+const READ_BATCH = 500;
+
+export class RunLog {
+  readonly #bus: Bus;
+  readonly #clock: Clock;
+  readonly #ids: Ids;
+  /** Least recently used first. */
+  readonly #cache = new Map<string, Held>();
+
+  constructor(bus: Bus, clock: Clock, ids: Ids) {
+    this.#bus = bus;
+    this.#clock = clock;
+    this.#ids = ids;
+  }
+
+  /** Runs whose state is kept in memory. */
+  get cached(): number {
+    return this.#cache.size;
+  }
+
+  /** The run as it is now, undefined when the tenant has none of this id. */
+  async find(tenant: string, runId: string): Promise<Held | undefined> {
+    const key = `${tenant}\u0000${runId}`;
+    let held = this.#cache.get(key);
+    for (const stored of await this.read(tenant, runId, (held?.streamSeq ?? 0) + 1)) {
+      // Another reader may have moved it on meanwhile.
+      const current = this.#cache.get(key) ?? held;
+      if (current !== undefined && stored.streamSeq <= current.streamSeq) {
+        held = current;
+        continue;
+      }
+      const state = foldEntry(current?.state, stored.entry);
+      if (current === undefined) held = { state, streamSeq: stored.streamSeq };
+      else {
+        current.streamSeq = stored.streamSeq;
+        held = current;
+      }
+      this.#cache.set(key, held);
+    }
+    if (held !== undefined) this.#touch(key, held);
+    return held;
+  }
+
+  /** As `find`; throws `run_not_found`, which is also what another tenant's run is (OpenWOP, tenancy). */
+  async get(tenant: string, runId: string): Promise<Held> {
+    const held = await this.find(tenant, runId);
+    if (held === undefined) throw new BeamlineError("run_not_found", `there is no run ${runId}`);
+    return held;
+  }
+
+  /** Every message of a run from a stream sequence on, in order. */
+  async read(tenant: string, runId: string, fromStreamSeq: number): Promise<Stored[]> {
+    if (runId === "" || runId.length > 128) return [];
+    const tree = logTree(tokenOf(tenant), tokenOf(runId));
+    const found: Stored[] = [];
+    for (let seq = Math.max(1, fromStreamSeq); ;) {
+      const page = await readPage(this.#bus, tree, seq);
+      found.push(...page);
+      const last = page.at(-1);
+      if (last === undefined || page.length < READ_BATCH) return found;
+      seq = last.streamSeq + 1;
+    }
+  }
+
+  /** All events of a run, in order. */
+  async events(tenant: string, runId: string): Promise<RunEvent[]> {
+    return (await this.read(tenant, runId, 1)).flatMap(({ entry }) => entry.events);
+  }
+
+  /** Starts a log. Throws `aborted` when the run exists already. Gives back what was stored, and where. */
+  async create(record: RunRecord, events: readonly NewEvent[]): Promise<Stored> {
+    const entry = { run: record, ...this.#entry(record, -1, "", events) };
+    return { entry, streamSeq: await this.append(record, 0, entry, "wake") };
+  }
+
+  /**
+   * Appends to a run as it is held: a compare-and-set on its log. Throws `aborted` when something came in between. The held state moves
+   * on by what was stored.
+   */
+  async extend(held: Held, events: readonly NewEvent[], control?: LogEntry["control"]): Promise<LogEntry> {
+    const { state } = held;
+    const entry = {
+      ...this.#entry(state.record, state.sequence, state.completedAt ?? state.startedAt, events),
+      ...(control !== undefined && { control }),
+    };
+    const before = held.streamSeq;
+    const seq = await this.append(state.record, before, entry, "wake");
+    if (held.streamSeq === before) {
+      foldEntry(state, entry);
+      held.streamSeq = seq;
+    }
+    return entry;
+  }
+
+  #entry(record: RunRecord, last: number, notBefore: string, events: readonly NewEvent[]): LogEntry {
+    const made = events.map((event, at) => this.event(record, last + 1 + at, notBefore, event));
+    return entryOf(record, made);
+  }
+
+  /** The event as it will be stored. Its time is never before `notBefore` (ISO 8601): clocks jump, logs do not. */
+  event(
+    record: RunRecord,
+    sequence: number,
+    notBefore: string,
+    { type, payload, nodeId, causationId, eventId }: NewEvent,
+  ): RunEvent {
+    const now = new Date(this.#clock.now()).toISOString();
+    return {
+      eventId: eventId ?? this.#ids.v7(),
+      runId: record.runId,
+      type,
+      ...(nodeId !== undefined && { nodeId }),
+      payload,
+      timestamp: now < notBefore ? notBefore : now,
+      sequence,
+      ...(causationId !== undefined && { causationId }),
+      schemaVersion: EVENT_SCHEMA_VERSION,
+      engineVersion: String(record.engineVersion),
+    };
+  }
+
+  /** Stores an entry after the message of sequence `after` (0: as the first). Throws `aborted` when that is not the last one. */
+  async append(record: RunRecord, after: number, entry: LogEntry, kind: "wake" | "step"): Promise<number> {
+    const tenant = tokenOf(record.owner.tenant);
+    const run = tokenOf(record.runId);
+    const subject = kind === "wake" ? wakeSubject(tenant, run) : stepSubject(tenant, run);
+    const headers = { traceparent: record.traceparent };
+    const stored = await publish(this.#bus, subject, JSON.stringify(entry), {
+      headers,
+      expectLastSubjectSequence: after,
+      expectLastSubject: logTree(tenant, run),
+    });
+    return stored.seq;
+  }
+
+  /** Ids of a tenant's runs, in no order. */
+  async list(tenant: string): Promise<string[]> {
+    const { state } = await asking("list the runs of a tenant", () =>
+      this.#bus.jsm.streams.info(RUNS_STREAM, { subjects_filter: wakeSubject(tokenOf(tenant), "*") }),
+    );
+    return Object.keys(state.subjects ?? {}).map((subject) => partOf(subject.split(".")[3] ?? ""));
+  }
+
+  /** Makes the engine look at a run; durable. */
+  async nudge(tenant: string, runId: string): Promise<void> {
+    await publish(this.#bus, nudgeSubject(tokenOf(tenant), tokenOf(runId)), JSON.stringify({ tenant, run_id: runId }));
+  }
+
+  /** Keeps a state the engine has folded, for readers. */
+  keep(tenant: string, runId: string, held: Held): void {
+    const key = `${tenant}\u0000${runId}`;
+    const known = this.#cache.get(key);
+    if (known === undefined || known.streamSeq < held.streamSeq) this.#touch(key, held);
+  }
+
+  #touch(key: string, held: Held): void {
+    this.#cache.delete(key);
+    this.#cache.set(key, held);
+    if (this.#cache.size <= CACHE_SIZE) return;
+    const [oldest] = this.#cache.keys();
+    if (oldest !== undefined) this.#cache.delete(oldest);
+  }
+}
+
+/** An entry of finished events, the sensitive ones masked. */
+export function entryOf(record: RunRecord, events: readonly RunEvent[]): LogEntry {
+  const real: Record<string, unknown> = {};
+  const shown = events.map((event) => {
+    const payload = maskEvent(record, event);
+    if (payload === event.payload) return event;
+    real[event.sequence] = event.payload;
+    return { ...event, payload };
+  });
+  return Object.keys(real).length === 0 ? { events: shown } : { events: shown, real };
+}
+
+async function readPage(bus: Bus, tree: string, seq: number): Promise<Stored[]> {
+  const found: Stored[] = [];
+  try {
+    const messages = await bus.jsm.direct.getBatch(RUNS_STREAM, { seq, batch: READ_BATCH, next_by_subj: tree });
+    for await (const message of messages) found.push({ streamSeq: message.seq, entry: parseEntry(message.string()) });
+  } catch (thrown) {
+    if (thrown instanceof Error && /message not found/.test(thrown.message)) return found;
+    throw fromJetStream(thrown, "read the log of a run");
+  }
+  return found;
+}

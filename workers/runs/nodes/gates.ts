@@ -1,0 +1,148 @@
+/** Node types that ask and wait (OpenWOP, interrupts). */
+import { isObject, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
+import { completed, failed, type NodeResult, type NodeType } from "../nodetype.ts";
+import { BeamlineError } from "../../../contracts/errors.ts";
+
+/** What an approval may be answered with. */
+export const APPROVAL_ACTIONS = ["accept", "reject", "refine", "edit-accept", "ask"] as const;
+
+/** Kinds of questions there are. */
+export const INTERRUPT_KINDS = [
+  "approval",
+  "clarification",
+  "external-event",
+  "custom",
+  "conversation.start",
+  "conversation.exchange",
+  "conversation.close",
+  "low-confidence",
+] as const;
+
+const approvalGate: NodeType = {
+  typeId: "core.approvalGate",
+  mode: "instant",
+  run({ config, node, inputs }) {
+    const { title, description, artifactId, artifactType, artifactData, actions, timeoutMs, ...rest } = config;
+    const data: Json = {
+      artifactId: textOr(artifactId, node.id),
+      artifactType: textOr(artifactType, "approval"),
+      title: textOr(title, node.name),
+      ...(typeof description === "string" && { description }),
+      ...((artifactData ?? inputs["artifact"] ?? inputs["input"]) !== undefined && {
+        artifactData: artifactData ?? inputs["artifact"] ?? inputs["input"],
+      }),
+      actions: Array.isArray(actions) && actions.length > 0 ? actions : ["accept", "reject"],
+      requiredApprovals: typeof rest["requiredApprovals"] === "number" ? rest["requiredApprovals"] : 1,
+      ...(Array.isArray(rest["approversList"]) && { approversList: rest["approversList"] }),
+      ...(typeof rest["rejectionPolicy"] === "string" && { rejectionPolicy: rest["rejectionPolicy"] }),
+      ...(typeof rest["profile"] === "string" && { profile: rest["profile"] }),
+    };
+    return {
+      kind: "asks",
+      question: { kind: "approval", data, ...(typeof timeoutMs === "number" && timeoutMs > 0 && { timeoutMs }) },
+    };
+  },
+  resume: (_call, value) => approvalOutcome(objectOr(value)),
+  check(node, field) {
+    const { actions } = node.config;
+    if (actions === undefined) return;
+    const known: readonly unknown[] = APPROVAL_ACTIONS;
+    if (!Array.isArray(actions) || actions.length === 0 || !actions.every((action) => known.includes(action))) {
+      throw invalid(`${field}.config.actions`, `must be some of ${APPROVAL_ACTIONS.join(", ")}`);
+    }
+  },
+};
+
+/** How the gate goes on: accepted ones complete, refused ones fail. */
+function approvalOutcome(answer: Json): NodeResult {
+  const action = textOr(answer["action"], "");
+  const { decidedBy } = answer;
+  if (action === "reject" || action === "timeout") {
+    const reason =
+      action === "timeout"
+        ? "timeout"
+        : textOr(answer["feedback"] ?? answer["comment"] ?? answer["reason"], "rejected");
+    return failed("approval_rejected", action === "timeout" ? "nobody decided in time" : "the approval was refused", {
+      retryable: false,
+      details: { reason, ...(decidedBy !== undefined && { decidedBy }) },
+    });
+  }
+  return completed({ ...answer, action, approved: action !== "refine" });
+}
+
+const clarificationGate: NodeType = {
+  typeId: "core.clarificationGate",
+  mode: "instant",
+  run({ config }) {
+    const questions = Array.isArray(config["questions"]) ? (config["questions"] as unknown[]) : [];
+    const { timeoutMs } = config;
+    const data = {
+      questions,
+      ...(typeof config["contextType"] === "string" && { contextType: config["contextType"] }),
+    };
+    return {
+      kind: "asks",
+      question: { kind: "clarification", data, ...(typeof timeoutMs === "number" && timeoutMs > 0 && { timeoutMs }) },
+    };
+  },
+  resume: (_call, value) => (isTimeout(value) ? timedOut() : completed({ answers: answersOf(value) })),
+  check(node, field) {
+    const { questions } = node.config;
+    const good =
+      Array.isArray(questions) &&
+      questions.length > 0 &&
+      questions.every((one) => isObject(one) && textOr(one["id"], "") !== "" && textOr(one["question"], "") !== "");
+    if (!good) throw invalid(`${field}.config.questions`, "must be at least one {id, question}");
+  },
+};
+
+/** Answers as a map, whichever of the two spellings they came in. */
+export function answersOf(value: unknown): Json {
+  const answers = objectOr(value)["answers"];
+  if (isObject(answers)) return answers;
+  if (!Array.isArray(answers)) return {};
+  return Object.fromEntries(answers.filter(isObject).map((one) => [String(one["id"]), one["answer"]]));
+}
+
+/** Any kind of question, as its configuration says. */
+const interrupt: NodeType = {
+  typeId: "core.interrupt",
+  mode: "instant",
+  run({ config }) {
+    const { kind, data, timeoutMs, resumeSchema, profile } = config;
+    const question = {
+      kind: textOr(kind, "custom"),
+      data: { ...objectOr(data), ...(typeof profile === "string" && { profile }) },
+      ...(isObject(resumeSchema) && { resumeSchema }),
+      ...(typeof timeoutMs === "number" && timeoutMs > 0 && { timeoutMs }),
+    };
+    return { kind: "asks", question };
+  },
+  resume({ config }, value) {
+    if (config["kind"] === "approval") return approvalOutcome(objectOr(value));
+    if (isTimeout(value)) return timedOut();
+    return completed(isObject(value) ? value : { value });
+  },
+  check(node, field) {
+    const known: readonly unknown[] = INTERRUPT_KINDS;
+    if (!known.includes(node.config["kind"] ?? "custom"))
+      throw invalid(`${field}.config.kind`, `must be one of ${INTERRUPT_KINDS.join(", ")}`);
+  },
+};
+
+/** The answer the engine gives when a question ran out of time. */
+export const TIMED_OUT = { action: "timeout", decidedBy: "system" } as const;
+
+export function isTimeout(value: unknown): boolean {
+  return isObject(value) && value["action"] === "timeout" && value["decidedBy"] === "system";
+}
+
+function timedOut(): NodeResult {
+  return failed("interrupt_expired", "nobody answered in time", { retryable: false, details: { reason: "timeout" } });
+}
+
+function invalid(field: string, what: string): BeamlineError {
+  return new BeamlineError("validation_error", `${field} ${what}`, { field });
+}
+
+export const gateNodes: readonly NodeType[] = [approvalGate, clarificationGate, interrupt];

@@ -1,0 +1,188 @@
+/** Cancel, pause, resume (OpenWOP, pause, resume, drain, cancel). Each is one append, checked against the log; the engine follows it. */
+import { BeamlineError } from "../../../contracts/errors.ts";
+import { textOr, type Json } from "../../../contracts/openwop/json.ts";
+import type { LogEntry, NewEvent } from "../../../contracts/openwop/log.ts";
+import { isTerminal, statusOf } from "../../../contracts/openwop/snapshot.ts";
+import type { RunState } from "../../../contracts/openwop/state.ts";
+import { bodyOf, invalid, oneOf, text } from "../body.ts";
+import { permit, type Answer, type Asker } from "../caller.ts";
+import type { Held } from "../log.ts";
+import { isUnsettled } from "../plan.ts";
+import type { RunsPorts } from "../ports.ts";
+
+export const MAX_RUN_IDS = 100;
+const MAX_TRIES = 50;
+/** The run is in a state that does not allow it; `details.runStatus` says which (the contract names no code, only 409). */
+const STATE_CONFLICT = "aborted";
+
+interface Decision {
+  readonly events: readonly NewEvent[];
+  readonly control?: LogEntry["control"];
+}
+
+/**
+ * Reads the run, decides, appends; again when something came in between. `decide` gives undefined when there is nothing to do. Gives back
+ * the state after it. Throws what `decide` throws, `run_not_found`.
+ */
+export async function change(
+  ports: RunsPorts,
+  tenant: string,
+  runId: string,
+  decide: (state: RunState) => Decision | undefined,
+): Promise<Held> {
+  for (let tries = 0; ; tries++) {
+    const held = await ports.log.get(tenant, runId);
+    const decision = decide(held.state);
+    if (decision === undefined) return held;
+    try {
+      await ports.log.extend(held, decision.events, decision.control);
+    } catch (thrown) {
+      if (thrown instanceof BeamlineError && thrown.code === "aborted" && tries < MAX_TRIES) continue;
+      throw thrown;
+    }
+    ports.poke(tenant, runId);
+    return ports.log.get(tenant, runId);
+  }
+}
+
+/** `POST /v1/runs/{id}/cancel`. Cancelling what has ended is no error and changes nothing. */
+export async function cancelRun(ports: RunsPorts, asker: Asker, runId: string, given: unknown): Promise<Answer> {
+  permit(asker, "runs:cancel");
+  return ports.idempotency.once(asker, "runs.cancel", { runId, body: given ?? null }, async () => {
+    const { reason } = bodyOf(given, { reason: text(2_048) });
+    const status = await cancelOne(ports, asker, runId, textOr(reason, ""));
+    return { status: 200, body: { runId, status } };
+  });
+}
+
+async function cancelOne(ports: RunsPorts, asker: Asker, runId: string, reason: string): Promise<string> {
+  const { state } = await change(ports, asker.tenant, runId, (now) => {
+    if (isTerminal(now)) return undefined;
+    return {
+      events: cancelEvents(ports, now, {
+        ...(reason !== "" && { reason }),
+        ...(asker.principal !== "" && { cancelledBy: asker.principal }),
+      }),
+    };
+  });
+  ports.metrics.ended(state, state.status);
+  if (state.status === "cancelled") ports.audit.note(asker, "run.cancelled", runId, reason === "" ? {} : { reason });
+  return state.status;
+}
+
+function cancelEvents({ clock }: RunsPorts, state: RunState, extra: Json): NewEvent[] {
+  const events: NewEvent[] = [];
+  for (const own of state.nodes.values()) {
+    if (isUnsettled(own))
+      events.push({
+        type: "node.cancelled",
+        nodeId: own.nodeId,
+        payload: { nodeId: own.nodeId, reason: "run-cancelled" },
+      });
+  }
+  const durationMs = Math.max(0, clock.now() - Date.parse(state.startedAt));
+  return [...events, { type: "run.cancelled", payload: { ...extra, durationMs } }];
+}
+
+/** Cancels the children of a run that has ended, those that may outlive it apart. */
+export async function cancelChildren(ports: RunsPorts, tenant: string, runId: string): Promise<void> {
+  const { state } = await ports.log.get(tenant, runId);
+  const reason = state.status === "cancelled" ? "parent-cancelled" : "parent-ended";
+  for (const child of state.children.values()) {
+    const held = await ports.log.find(tenant, child.runId);
+    if (held === undefined || isTerminal(held.state) || held.state.record.parent?.propagateCancellation !== true)
+      continue;
+    await change(ports, tenant, child.runId, (now) =>
+      isTerminal(now) ? undefined : { events: cancelEvents(ports, now, { reason, parentRunId: runId }) },
+    );
+  }
+}
+
+/** `POST /v1/runs:bulk-cancel`: every run has an outcome of its own, in the order asked for. */
+export async function bulkCancel(ports: RunsPorts, asker: Asker, given: unknown): Promise<Answer> {
+  permit(asker, "runs:cancel");
+  return ports.idempotency.once(asker, "runs.bulkCancel", given, async () => {
+    const body = bodyOf(given, { runIds: () => undefined, reason: text(512) }, ["runIds"]);
+    const { runIds } = body;
+    if (!Array.isArray(runIds) || runIds.length === 0) throw invalid("runIds", "must be a list of at least 1");
+    if (runIds.length > MAX_RUN_IDS)
+      throw invalid("runIds", `must be a list of at most ${MAX_RUN_IDS}`, { maxRunIds: MAX_RUN_IDS });
+    runIds.forEach((id: unknown, at) => text(128, 1)(id, `runIds[${at}]`));
+    const reason = textOr(body["reason"], "");
+    const results = await Promise.all((runIds as string[]).map((runId) => bulkOne(ports, asker, runId, reason)));
+    return { status: 200, body: { results } };
+  });
+}
+
+async function bulkOne(ports: RunsPorts, asker: Asker, runId: string, reason: string): Promise<Json> {
+  try {
+    const status = await cancelOne(ports, asker, runId, reason);
+    if (status === "cancelled" || status === "cancelling") return { runId, ok: true, status };
+    return { runId, ok: false, error: { code: "run_terminal", message: `the run has ended as ${status}` } };
+  } catch (thrown) {
+    const { code, message } = BeamlineError.from(thrown);
+    return { runId, ok: false, error: { code: code === "run_not_found" ? "not_found" : code, message } };
+  }
+}
+
+/** `POST /v1/runs/{id}:pause`. What waits for an answer is not paused: 409 with its status. */
+export async function pauseRun(ports: RunsPorts, asker: Asker, runId: string, given: unknown): Promise<Answer> {
+  permit(asker, "runs:cancel");
+  return ports.idempotency.once(asker, "runs.pause", { runId, body: given ?? null }, async () => {
+    const body = bodyOf(given, { reason: text(2_048), drainPolicy: oneOf("immediate", "drain-current-node") });
+    const drainPolicy = textOr(body["drainPolicy"], "drain-current-node");
+    const requestedAt = new Date(ports.clock.now()).toISOString();
+    const reason = typeof body["reason"] === "string" && body["reason"] !== "" ? { reason: body["reason"] } : {};
+    const { state } = await change(ports, asker.tenant, runId, (now) => {
+      const status = now.pausing === undefined ? statusOf(now) : "paused";
+      if (status !== "running") throw notNow("paused", status, now);
+      if (drainPolicy === "immediate") return { events: [{ type: "run.paused", payload: { drainPolicy, ...reason } }] };
+      return { events: [], control: { kind: "pause", requestedAt, ...reason } };
+    });
+    ports.audit.note(asker, "run.paused", runId, { drainPolicy });
+    return { status: 202, body: { runId, status: "paused", pausedAt: state.pausedAt ?? requestedAt } };
+  });
+}
+
+/** `POST /v1/runs/{id}:resume`. */
+export async function resumeRun(ports: RunsPorts, asker: Asker, runId: string, given: unknown): Promise<Answer> {
+  permit(asker, "runs:cancel");
+  return ports.idempotency.once(asker, "runs.resume", { runId, body: given ?? null }, async () => {
+    bodyOf(given, { reason: text(2_048) });
+    let resumedAt = new Date(ports.clock.now()).toISOString();
+    await change(ports, asker.tenant, runId, (now) => {
+      resumedAt = new Date(ports.clock.now()).toISOString();
+      const resumed = { type: "run.resumed", payload: {} };
+      if (now.status === "running" && now.pausing !== undefined) {
+        // The pause had not taken effect yet: the log shows both.
+        return {
+          events: [
+            {
+              type: "run.paused",
+              payload: {
+                drainPolicy: "drain-current-node",
+                ...(now.pausing.reason !== undefined && { reason: now.pausing.reason }),
+              },
+            },
+            resumed,
+          ],
+        };
+      }
+      if (now.status !== "paused") throw notNow("resumed", statusOf(now), now);
+      return { events: [resumed] };
+    });
+    ports.audit.note(asker, "run.resumed", runId, {});
+    return { status: 202, body: { runId, status: "running", resumedAt } };
+  });
+}
+
+function notNow(what: string, runStatus: string, state: RunState): BeamlineError {
+  const pausedAt = state.pausedAt ?? state.pausing?.requestedAt;
+  return new BeamlineError(
+    isTerminal(state) ? "run_terminal" : STATE_CONFLICT,
+    `the run is ${runStatus} and cannot be ${what}`,
+    {
+      details: { runStatus, ...(pausedAt !== undefined && { pausedAt }) },
+    },
+  );
+}

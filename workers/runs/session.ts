@@ -1,0 +1,132 @@
+/**
+ * A run while a worker executes it: the engine's own fold, and the events it has made but not written yet.
+ *
+ * S1 What is emitted is folded at once, so that planning sees it; nobody else does before `flush` has written it.
+ * S2 One append at a time. What is emitted meanwhile goes into the next.
+ * S3 When something came in between, the log is read again and what was not written is put behind it, unless the run has ended. An end
+ *    that was planned before is planned anew.
+ */
+import { BeamlineError } from "../../contracts/errors.ts";
+import { apply, foldEntry } from "../../contracts/openwop/fold.ts";
+import { TERMINAL_EVENTS, type LogEntry, type NewEvent, type RunEvent } from "../../contracts/openwop/log.ts";
+import { isTerminal } from "../../contracts/openwop/snapshot.ts";
+import type { RunState } from "../../contracts/openwop/state.ts";
+import { entryOf, type Held, type RunLog } from "./log.ts";
+
+const MAX_CONFLICTS = 50;
+
+export class Session {
+  readonly #log: RunLog;
+  readonly #tenant: string;
+  readonly #runId: string;
+  #state: RunState;
+  #streamSeq: number;
+  #pending: RunEvent[] = [];
+  #flushing: Promise<void> | undefined;
+  #lastTime: string;
+
+  constructor(log: RunLog, state: RunState, streamSeq: number) {
+    this.#log = log;
+    this.#state = state;
+    this.#streamSeq = streamSeq;
+    this.#tenant = state.record.owner.tenant;
+    this.#runId = state.record.runId;
+    this.#lastTime = state.startedAt;
+  }
+
+  /** Reads a run. `known` spares the read when the message at hand is the whole log so far. Undefined when there is no such run. */
+  static async open(
+    log: RunLog,
+    tenant: string,
+    runId: string,
+    known?: { entry: LogEntry; streamSeq: number },
+  ): Promise<Session | undefined> {
+    if (known?.entry.run !== undefined) return new Session(log, foldEntry(undefined, known.entry), known.streamSeq);
+    let state: RunState | undefined;
+    let seq = 0;
+    for (const { entry, streamSeq } of await log.read(tenant, runId, 1)) {
+      state = foldEntry(state, entry);
+      seq = streamSeq;
+    }
+    return state === undefined ? undefined : new Session(log, state, seq);
+  }
+
+  /** Valid until the next wait: a conflict replaces it. */
+  get state(): RunState {
+    return this.#state;
+  }
+  get unwritten(): number {
+    return this.#pending.length;
+  }
+  get held(): Held {
+    return { state: this.#state, streamSeq: this.#streamSeq };
+  }
+
+  /** Adds an event (S1). */
+  emit(event: NewEvent): RunEvent {
+    const made = this.#log.event(this.#state.record, this.#state.sequence + 1, this.#lastTime, event);
+    this.#lastTime = made.timestamp;
+    apply(this.#state, made);
+    this.#pending.push(made);
+    return made;
+  }
+
+  /** Writes what was emitted. Throws `unavailable` and the like; the session is of no use then. */
+  async flush(): Promise<void> {
+    while (this.#flushing !== undefined) await this.#flushing;
+    if (this.#pending.length === 0) return;
+    this.#flushing = this.#write().finally(() => (this.#flushing = undefined));
+    await this.#flushing;
+  }
+
+  async #write(): Promise<void> {
+    for (let conflicts = 0; this.#pending.length > 0; conflicts++) {
+      const events = this.#pending;
+      this.#pending = [];
+      try {
+        this.#streamSeq = await this.#log.append(
+          this.#state.record,
+          this.#streamSeq,
+          entryOf(this.#state.record, events),
+          "step",
+        );
+      } catch (thrown) {
+        const conflict = thrown instanceof BeamlineError && thrown.code === "aborted" && conflicts < MAX_CONFLICTS;
+        if (!conflict) throw thrown;
+        this.#pending = [...events, ...this.#pending];
+        await this.#rebase();
+      }
+    }
+  }
+
+  /** Takes in what others have written. */
+  async sync(): Promise<void> {
+    while (this.#flushing !== undefined) await this.#flushing;
+    await this.#rebase();
+  }
+
+  /** S3. */
+  async #rebase(): Promise<void> {
+    const stored = await this.#log.read(
+      this.#tenant,
+      this.#runId,
+      this.#pending.length === 0 ? this.#streamSeq + 1 : 1,
+    );
+    const last = stored.at(-1);
+    if (last === undefined || last.streamSeq <= this.#streamSeq) return;
+    let state = this.#pending.length === 0 ? this.#state : undefined;
+    for (const { entry } of stored) state = foldEntry(state, entry);
+    if (state === undefined) throw new BeamlineError("data_loss", `the log of run ${this.#runId} is gone`);
+    this.#state = state;
+    this.#streamSeq = last.streamSeq;
+    const lost = this.#pending;
+    this.#pending = [];
+    if (isTerminal(state)) return;
+    for (const { sequence: _sequence, ...event } of lost) {
+      if (TERMINAL_EVENTS.has(event.type)) break;
+      const made = { ...event, sequence: this.#state.sequence + 1 };
+      apply(this.#state, made);
+      this.#pending.push(made);
+    }
+  }
+}
