@@ -144,6 +144,8 @@ export interface ErrorExtras {
   readonly retryAfterSeconds?: number;
   /** BeamLine only: the upper-case intake code reported beside `code`. */
   readonly intakeErrorCode?: string;
+  /** The whole error reply, when who throws knows better than the dialect how to word it (BeamLine's reply context, upper-case admin codes). */
+  readonly body?: Readonly<Record<string, unknown>>;
   /** The stranger that caused it: goes to the log, never over the wire. */
   readonly cause?: unknown;
 }
@@ -156,6 +158,7 @@ export class BeamlineError extends Error {
   readonly details: Readonly<Record<string, unknown>>;
   readonly retryAfterSeconds: number | undefined;
   readonly intakeErrorCode: string | undefined;
+  readonly body: Readonly<Record<string, unknown>> | undefined;
 
   constructor(code: Code, message: string, extras: ErrorExtras = {}) {
     super(message, extras.cause === undefined ? undefined : { cause: extras.cause });
@@ -164,6 +167,7 @@ export class BeamlineError extends Error {
     this.details = extras.details ?? {};
     this.retryAfterSeconds = extras.retryAfterSeconds;
     this.intakeErrorCode = extras.intakeErrorCode;
+    this.body = extras.body;
   }
 
   /**
