@@ -1,0 +1,215 @@
+/**
+ * The router's subjects as they arrive: raw text in, raw text out (BeamLine, NATS request and reply forms). Deciding is the hot path: the
+ * body is parsed once, the reply is mostly made of texts that are kept, and nothing is awaited unless state is shared.
+ *
+ * I1 Size is checked before parsing, then shape, version, tenant, and only then the policy: what is refused changed nothing.
+ * I2 Every refusal is an error envelope with the ids of the request as far as they can be read.
+ */
+import type { Answer } from "../../bus/endpoint.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import type { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow.ts";
+import type { CallContext } from "../../contracts/handlers.ts";
+import { header } from "../../contracts/headers.ts";
+import type { JsonObject } from "../../contracts/codec.ts";
+import { backpressureStatus } from "./backpressure.ts";
+import type { Policy } from "./compile.ts";
+import { decide } from "./decide.ts";
+import { speak, type Spoken } from "./decision.ts";
+import { isObject } from "./fields.ts";
+import { idsOf, readRequest, type RoutingRequest } from "./forms.ts";
+import type { Measures } from "./measures.ts";
+import type { Assignments, DeadLetters, Decisions, Load, Pipeline, Policies } from "./ports.ts";
+import { intakeCodes, malformed, missing, refuse, type IntakeCode } from "./refusal.ts";
+import { inEnvelope, reply } from "./replies.ts";
+import { decideShared, needsShared, type Outcome, type SharedPorts } from "./shared.ts";
+
+/** Largest decide message, bytes (BeamLine, limits). */
+export const MAX_REQUEST_BYTES = 1_048_576;
+
+export interface IntakePorts extends SharedPorts {
+  readonly policies: Policies;
+  readonly decisions: Decisions;
+  readonly measures: Measures;
+  readonly load: Load;
+  /** An id for a request that brings none. */
+  readonly newId: () => string;
+  /** Milliseconds with a fraction, for durations. */
+  readonly monotonic: () => number;
+  /** Tenants that may route; all when undefined. */
+  readonly tenants?: ReadonlySet<string> | undefined;
+  readonly pipeline?: Pipeline | undefined;
+  readonly assignments?: Assignments | undefined;
+  readonly deadLetters?: DeadLetters | undefined;
+}
+
+/** What answers each RPC of the Router; total, so that a missing one does not compile. */
+export type RouterAnswers = { readonly [K in keyof (typeof RouterDefinition)["methods"]]: Answer };
+
+export function routerAnswers(ports: IntakePorts): RouterAnswers {
+  return {
+    decide: (text, context) => {
+      const started = ports.monotonic();
+      let body: unknown;
+      const fail = (thrown: unknown): never => {
+        throw failure(thrown, text, body, context, ports);
+      };
+      try {
+        body = parse(text);
+        const request = readRequest(text, bodyOf(body), context.headers);
+        const policy = policyFor(request, ports);
+        if (request.dryRun) return reply(identified(request, ports), decide(policy, request, ports, { dry: true }));
+        if (policy.pipeline) return piped(policy, request, ports, started).catch(fail);
+        if (needsShared(policy, request)) {
+          const made = decideShared(policy, request, request, ports);
+          return made instanceof Promise
+            ? made.then((one) => conclude(policy, request, one, ports, started)).catch(fail)
+            : conclude(policy, request, made, ports, started);
+        }
+        return finish(policy, request, decide(policy, request, ports), ports, started);
+      } catch (thrown) {
+        return fail(thrown);
+      }
+    },
+
+    getDecision: async (text, context) => {
+      let body: unknown;
+      try {
+        body = text === "" ? {} : parse(text);
+        return await findDecision(bodyOf(body), context, ports.decisions);
+      } catch (thrown) {
+        const { requestId, traceId } = idsOf(body, context.headers);
+        throw inEnvelope(BeamlineError.from(thrown), requestId || ports.newId(), traceId);
+      }
+    },
+
+    getBackpressureStatus: async (text) => {
+      const body = text === "" ? {} : bodyOf(parse(text));
+      return JSON.stringify(await backpressureStatus(body["subject"], ports.load, ports.now()));
+    },
+  };
+}
+
+function parse(text: string): unknown {
+  if (text.length * 3 > MAX_REQUEST_BYTES && Buffer.byteLength(text) > MAX_REQUEST_BYTES) {
+    throw refuse("SCHEMA_VALIDATION_FAILED", "Payload size exceeds limit", undefined, { max_bytes: MAX_REQUEST_BYTES });
+  }
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw refuse("SCHEMA_VALIDATION_FAILED", "Failed to parse JSON");
+  }
+}
+
+function bodyOf(body: unknown): JsonObject {
+  if (isObject(body)) return body;
+  throw refuse("SCHEMA_VALIDATION_FAILED", "Schema validation failed: the request must be a JSON object", undefined, {
+    type: "invalid_value",
+  });
+}
+
+/** The policy a request is decided by. Throws `unauthorized` for a tenant that may not route, `policy_not_found`. */
+function policyFor({ tenant, policyId }: RoutingRequest, { tenants, policies }: IntakePorts): Policy {
+  if (tenants !== undefined && !tenants.has(tenant))
+    throw refuse("TENANT_FORBIDDEN", "Tenant validation failed: tenant_not_allowed");
+  const policy = policies.find(tenant, policyId) ?? policies.find(tenant, unqualified(policyId));
+  if (policy === undefined)
+    throw new BeamlineError("policy_not_found", "Policy not found in store", {
+      details: { tenant_id: tenant, policy_id: policyId },
+    });
+  return policy;
+}
+
+/** `policy:default` is how the samples of the extended form write `default`; a policy of the whole name goes before. */
+function unqualified(policyId: string): string {
+  return policyId.startsWith("policy:") ? policyId.slice("policy:".length) : policyId;
+}
+
+/** A decision with extensions before and after. */
+async function piped(policy: Policy, request: RoutingRequest, ports: IntakePorts, started: number): Promise<string> {
+  const { pipeline } = ports;
+  if (pipeline === undefined) {
+    throw new BeamlineError("extension_not_found", `policy ${policy.id} has extensions, and none is registered`, {
+      details: { policy_id: policy.id },
+    });
+  }
+  const prepared = await pipeline.before(policy, request);
+  const facts = { tenant: request.tenant, context: prepared.context };
+  const made = needsShared(policy, request)
+    ? await decideShared(policy, request, facts, ports)
+    : decide(policy, facts, ports);
+  if ("replayed" in made) return conclude(policy, request, made, ports, started);
+  return conclude(
+    policy,
+    request,
+    speak(await pipeline.after(policy, request, prepared, made.decision)),
+    ports,
+    started,
+  );
+}
+
+function conclude(policy: Policy, request: RoutingRequest, made: Outcome, ports: IntakePorts, started: number): string {
+  if ("replayed" in made) {
+    ports.measures.replayed();
+    return reply(identified(request, ports), made.replayed);
+  }
+  if (request.idempotencyKey !== "") ports.measures.first();
+  return finish(policy, request, made, ports, started);
+}
+
+function finish(policy: Policy, request: RoutingRequest, spoken: Spoken, ports: IntakePorts, started: number): string {
+  if (request.messageId !== "") ports.decisions.remember(request.tenant, request.messageId, spoken.bare);
+  ports.measures.decided(policy, request.tenant, spoken.decision, ports.monotonic() - started);
+  // Always after the reply, which leaves with the messages of this tick.
+  if (request.pushAssignment) setImmediate(() => ports.assignments?.push(request, spoken.decision));
+  return reply(identified(request, ports), spoken);
+}
+
+/** A request that its reply can be told apart by. */
+function identified(request: RoutingRequest, { newId }: IntakePorts): RoutingRequest {
+  return request.requestId === "" ? { ...request, requestId: newId() } : request;
+}
+
+/** Any failure as the envelope of I2; what intake refused also stands on the dead-letter subject. */
+function failure(
+  thrown: unknown,
+  text: string,
+  body: unknown,
+  context: CallContext,
+  ports: IntakePorts,
+): BeamlineError {
+  const error = BeamlineError.from(thrown);
+  const ids = idsOf(body, context.headers);
+  const intake = error.intakeErrorCode as IntakeCode | undefined;
+  ports.measures.failed(error.code, intake, "");
+  if (error.code === "rate_limit_exceeded") ports.measures.limited(ids.tenant);
+  if (intake !== undefined && intakeCodes[intake].deadLetter) {
+    ports.deadLetters?.refused({
+      subject: context.subject,
+      text,
+      code: intake,
+      message: error.message,
+      stage: intakeCodes[intake].stage,
+      ...ids,
+    });
+  }
+  return inEnvelope(error, ids.requestId || ports.newId(), ids.traceId);
+}
+
+/**
+ * The decision of a message. The tenant is the header's, else the request's. BeamLine's gateways name none and hold a bus login of their own:
+ * they get the decision when one tenant alone used the id; a caller of the edge without a tenant is tenant `default`.
+ */
+async function findDecision(body: JsonObject, context: CallContext, decisions: Decisions): Promise<string> {
+  const messageId = body["message_id"];
+  if (messageId === undefined || messageId === null || messageId === "") throw missing("message_id");
+  if (typeof messageId !== "string") throw malformed("message_id", "must be a string");
+  const named = context.headers[header.tenantId] ?? body["tenant_id"];
+  const anyone = named === undefined && context.principal === "";
+  const tenant = typeof named === "string" && named !== "" ? named : anyone ? undefined : context.tenant;
+  const decision = await decisions.recall(tenant, messageId);
+  if (decision === undefined)
+    throw new BeamlineError("policy_not_found", "no decision is known for this message", {
+      details: { message_id: messageId },
+    });
+  return decision;
+}

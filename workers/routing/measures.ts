@@ -1,0 +1,102 @@
+/** What deciding records, under the names of the contract (BeamLine, metrics). Series are looked up once per policy, provider and reason. */
+import type { Counter, Histogram, Metrics, Registry } from "../../runtime/metrics.ts";
+import { intakeMetrics, routerMetrics } from "../../runtime/beamline.metrics.ts";
+import type { Policy } from "./compile.ts";
+import type { Decision } from "./decision.ts";
+import type { CircuitState } from "./ports.ts";
+
+const circuitNumbers: Readonly<Record<CircuitState, number>> = { closed: 0, open: 1, half_open: 2 };
+
+interface Bundle {
+  readonly requests: Counter;
+  readonly decisions: Counter;
+  readonly seconds: Histogram;
+  readonly milliseconds: Histogram;
+  readonly providerSeconds: Histogram;
+}
+
+export class Measures {
+  readonly #router: Metrics<typeof routerMetrics>;
+  readonly #intake: Metrics<typeof intakeMetrics>;
+  readonly #taken: Counter;
+  readonly #subject: string;
+  readonly #bundles = new WeakMap<Policy, Map<string, Bundle>>();
+
+  constructor(registry: Registry, subject: string) {
+    this.#router = registry.use(routerMetrics);
+    this.#intake = registry.use(intakeMetrics);
+    this.#subject = subject;
+    this.#taken = this.#intake.router_intake_messages_total.with({ subject, status: "ok" });
+  }
+
+  decided(
+    policy: Policy,
+    tenant: string,
+    { provider_id, reason }: Pick<Decision, "provider_id" | "reason">,
+    ms: number,
+  ): void {
+    let bundles = this.#bundles.get(policy);
+    if (bundles === undefined) this.#bundles.set(policy, (bundles = new Map()));
+    const name = tenant === policy.tenant ? provider_id + reason : `${tenant} ${provider_id}${reason}`;
+    let bundle = bundles.get(name);
+    if (bundle === undefined) bundles.set(name, (bundle = this.#bundle(policy, tenant, provider_id, reason)));
+    this.#taken.add();
+    bundle.requests.add();
+    bundle.decisions.add();
+    bundle.seconds.record(ms / 1_000);
+    bundle.milliseconds.record(ms);
+    bundle.providerSeconds.record(ms / 1_000);
+  }
+
+  replayed(): void {
+    this.#taken.add();
+    this.#router.router_idempotency_hit_total.with({ key_type: "decide" }).add();
+  }
+
+  /** A decision with an idempotency key that was new. */
+  first(): void {
+    this.#router.router_idempotency_miss_total.with({ key_type: "decide" }).add();
+  }
+
+  session(tenant_id: string, kept: boolean): void {
+    (kept ? this.#router.router_sticky_hits_total : this.#router.router_sticky_miss_total).with({ tenant_id }).add();
+  }
+
+  limited(tenant_id: string): void {
+    this.#router.router_rate_limit_exceeded_total.with({ scope: "policy", tenant_id }).add();
+  }
+
+  /** A request answered with an error. `error` is the code, `intake` the upper-case one when intake refused it. */
+  failed(error: string, intake: string | undefined, tenant_id: string): void {
+    const subject = this.#subject;
+    this.#intake.router_intake_messages_total.with({ subject, status: "failed" }).add();
+    this.#router.beamline_router_requests_total.with({ provider: "none", status: "error" }).add();
+    this.#router.beamline_router_errors_total.with({ provider: "none", error_type: error }).add();
+    if (intake !== undefined)
+      this.#intake.router_intake_validation_errors_total.with({ error_code: intake, subject, tenant_id }).add();
+  }
+
+  loaded(tenant_id: string): void {
+    this.#router.beamline_router_policy_loads_total.with({ tenant_id, source: "bucket" }).add();
+  }
+
+  circuit(tenant_id: string, provider_id: string, from: CircuitState, to: CircuitState): void {
+    this.#router.router_circuit_breaker_state.with({ tenant_id, provider_id }).set(circuitNumbers[to]);
+    this.#router.router_circuit_breaker_state_transitions_total.with({ tenant_id, provider_id, from, to }).add();
+  }
+
+  errorRate(tenant_id: string, provider_id: string, rate: number): void {
+    this.#router.router_circuit_breaker_error_rate.with({ tenant_id, provider_id }).set(rate);
+  }
+
+  #bundle(policy: Policy, tenant_id: string, provider: string, reason: string): Bundle {
+    const labels = { tenant_id, policy_id: policy.id, reason };
+    return {
+      requests: this.#router.beamline_router_requests_total.with({ provider, status: "success" }),
+      decisions: this.#router.router_policy_decisions_total.with(labels),
+      seconds: this.#router.beamline_router_decision_latency_seconds.with({ decision_type: reason }),
+      milliseconds: this.#router.router_policy_decision_latency_ms.with(labels),
+      providerSeconds: this.#router.beamline_router_latency_seconds.with({ provider }),
+    };
+  }
+}

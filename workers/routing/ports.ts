@@ -1,0 +1,136 @@
+/**
+ * What the routing worker needs from outside, as narrow as it is used. Everything an adapter of a later day will bring (Redis for sessions,
+ * idempotency and limits; results for health; extensions) has its place here.
+ */
+import type { JsonObject } from "../../contracts/codec.ts";
+import type { Breaker, Policy } from "./compile.ts";
+import type { RoutingRequest } from "./forms.ts";
+import type { Decision, Words } from "./decision.ts";
+
+/** Policies in memory. */
+export interface Policies {
+  /** The tenant's policy of that id, else the shared one of that id, else undefined. */
+  find(tenant: string, policyId: string): Policy | undefined;
+}
+
+/** What is known of a provider from the results of its calls. */
+export interface Estimate {
+  /** Milliseconds; undefined while nothing was measured. */
+  readonly latencyMs: number | undefined;
+  /** US dollars per call. */
+  readonly cost: number | undefined;
+}
+
+export type CircuitState = "closed" | "open" | "half_open";
+
+/** Health of providers, fed by the results of their calls, never by the request path. */
+export interface ProviderHealth {
+  /** Changes whenever an estimate or a circuit changes: what was derived from them before is stale. */
+  readonly revision: number;
+  estimate(tenant: string, provider: string): Estimate | undefined;
+  /** The state of a provider's circuit under the settings of the policy that asks. */
+  circuit(tenant: string, provider: string, breaker: Breaker): CircuitState;
+  /** Whether a call may go to the provider now; takes one of the trial calls of a half-open circuit unless `dry`. */
+  admit(tenant: string, provider: string, breaker: Breaker, dry: boolean): boolean;
+}
+
+/** What a decision asks of shared state, in one round trip. */
+export interface Question {
+  readonly tenant: string;
+  readonly policyId: string;
+  /** Tenant-scoped idempotency (BeamLine, idempotency): the request's key and the digest of its body. */
+  readonly idempotency: { readonly key: string; readonly digest: string } | undefined;
+  readonly limit: { readonly perSecond: number; readonly burst: number } | undefined;
+  readonly session: SessionQuestion | undefined;
+}
+
+export interface SessionQuestion {
+  readonly value: string;
+  readonly ttlMs: number;
+  /** Provider stored when the session has none, or one that is not allowed; undefined stores nothing. */
+  readonly offer: string | undefined;
+  readonly allowed: readonly string[];
+}
+
+export type Verdict =
+  /** Go on. `session` is the provider of the session, and whether it had it before. */
+  | { readonly kind: "go"; readonly session?: { readonly provider: string; readonly kept: boolean } | undefined }
+  /** Answered before, with these words. */
+  | { readonly kind: "replay"; readonly words: Words }
+  /** The key was used with another body. */
+  | { readonly kind: "conflict" }
+  | { readonly kind: "limited"; readonly retryAfterSeconds: number };
+
+/** State that all routing workers share: sessions, idempotency, limits. */
+export interface SharedState {
+  /**
+   * Atomic. Checks in the order idempotency, limit, session; the first refusal leaves the rest untouched. A repetition that arrives while the
+   * first request is under way waits for its words.
+   */
+  settle(question: Question): Verdict | Promise<Verdict>;
+  /** Keeps the words of a decision for the repetitions of its request. Called once after `settle` said go; not waited for, must not throw. */
+  remember(tenant: string, key: string, digest: string, words: Words): void;
+  /** Forgets a key whose request failed, so that it may be tried again. Not waited for, must not throw. */
+  forget(tenant: string, key: string): void;
+}
+
+/** Decisions by message id, for `get_decision`. */
+export interface Decisions {
+  remember(tenant: string, messageId: string, decision: string): void;
+  /** The decision as JSON. Without a tenant: of the one tenant that used the id, undefined when several did. */
+  recall(tenant: string | undefined, messageId: string): string | undefined | Promise<string | undefined>;
+}
+
+/** What extensions made of a request before a provider is selected. */
+export interface Prepared {
+  readonly context: Readonly<JsonObject>;
+  /** Payload for the assignment, when an extension replaced it. */
+  readonly payload?: string;
+  readonly executed: readonly ExecutedExtension[];
+}
+
+export interface ExecutedExtension {
+  readonly type: "pre" | "validator" | "post";
+  readonly id: string;
+  readonly status: "ok" | "error" | "skipped" | "warn" | "ignore";
+}
+
+/** The extensions of a policy. Throws the extension codes of the contract. */
+export interface Pipeline {
+  before(policy: Policy, request: RoutingRequest): Promise<Prepared>;
+  after(policy: Policy, request: RoutingRequest, prepared: Prepared, decision: Decision): Promise<Decision>;
+}
+
+/** Hands a decided request on to the execution workers. Called after the reply is on its way; must not throw. */
+export interface Assignments {
+  push(request: RoutingRequest, decision: Decision): void;
+}
+
+/** A message that intake refused, for the dead-letter subject (BeamLine, DLQ, intake-validation form). */
+export interface RefusedMessage {
+  readonly subject: string;
+  readonly text: string;
+  readonly code: string;
+  readonly message: string;
+  readonly stage: "schema" | "version" | "correlation" | "message_specific" | "internal";
+  readonly tenant: string;
+  readonly traceId: string;
+  readonly runId: string;
+  readonly messageId: string;
+}
+
+/** Best effort; never throws, never blocks. */
+export interface DeadLetters {
+  refused(message: RefusedMessage): void;
+}
+
+/** Load of an intake subject; undefined when nobody measures it. */
+export interface Load {
+  measure(subject: string): LoadFigures | undefined | Promise<LoadFigures | undefined>;
+}
+
+export interface LoadFigures {
+  readonly pendingMessages: number;
+  readonly latencyP95Ms: number;
+  readonly inflightMessages: number;
+}

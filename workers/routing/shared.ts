@@ -1,0 +1,193 @@
+/**
+ * Decisions that need state shared by all workers - a session, a limit, an idempotency key - or extensions. The decision is offered
+ * before the one round trip and given back when the answer makes it unnecessary, so that settling costs one round trip, never two.
+ */
+import { hash } from "node:crypto";
+import { BeamlineError } from "../../contracts/errors.ts";
+import type { Policy } from "./compile.ts";
+import { circuitChoice, decide, fallback, say, select, type DecidePorts, type Offer } from "./decide.ts";
+import type { Spoken, Words } from "./decision.ts";
+import { payloadIn, type RoutingRequest } from "./forms.ts";
+import { textFact, type Facts } from "./match.ts";
+import type { Question, SessionQuestion, SharedState, Verdict } from "./ports.ts";
+import { refuse } from "./refusal.ts";
+import { claim, survey, type Survey } from "./survey.ts";
+
+export interface SharedPorts extends DecidePorts {
+  readonly shared: SharedState;
+  /** Told whether a session kept its provider. */
+  readonly onSession?: (tenant: string, kept: boolean) => void;
+  /** Told when shared state could not be asked. */
+  readonly onStoreFailure?: (thrown: unknown) => void;
+}
+
+/** The words of an earlier decision, for a request that was made before. */
+export interface Replayed {
+  readonly replayed: Words;
+}
+
+/** Whether a decision depends on anything but this worker's memory. */
+export function needsShared(policy: Policy, request: RoutingRequest): boolean {
+  return policy.sticky !== undefined || policy.rateLimit !== undefined || request.idempotencyKey !== "";
+}
+
+/** What was prepared before the question was asked. */
+interface Prepared {
+  readonly field: Survey;
+  readonly offer: Offer | undefined;
+  /** The session the decision is for; undefined when nothing sticks. */
+  readonly session: string | undefined;
+}
+
+/**
+ * Decides with one question to shared state. Throws `rate_limit_exceeded`, `invalid_request` (`IDEMPOTENCY_VIOLATION`), and what `decide` throws; a
+ * request that failed may be repeated with the same key. A promise only when shared state answers with one.
+ */
+export function decideShared(
+  policy: Policy,
+  request: RoutingRequest,
+  facts: Facts,
+  ports: SharedPorts,
+): Outcome | Promise<Outcome> {
+  const prepared = prepare(policy, facts, ports);
+  const { offer } = prepared;
+  const key = request.idempotencyKey;
+  const digest = key === "" ? "" : digestOf(request);
+  const { session } = prepared;
+  const question: Question = {
+    tenant: request.tenant,
+    policyId: policy.id,
+    idempotency: key === "" ? undefined : { key, digest },
+    limit: policy.rateLimit,
+    session: session === undefined ? undefined : sessionOf(policy, session, prepared.field, offer),
+  };
+  const conclude = (verdict: Verdict): Outcome => {
+    if (verdict.kind !== "go") {
+      offer?.giveBack();
+      return refused(verdict, policy, key);
+    }
+    try {
+      const spoken =
+        session === undefined
+          ? decide(policy, facts, ports)
+          : inSession(policy, facts, ports, session, prepared, verdict);
+      if (key !== "") ports.shared.remember(request.tenant, key, digest, spoken);
+      return spoken;
+    } catch (thrown) {
+      if (key !== "") ports.shared.forget(request.tenant, key);
+      throw thrown;
+    }
+  };
+  const verdict = settle(question, ports);
+  return verdict instanceof Promise ? verdict.then(conclude) : conclude(verdict);
+}
+
+export type Outcome = Spoken | Replayed;
+
+const open: Survey = { usable: undefined, losses: [] };
+
+/** Offers a provider to the session, when there is one and no circuit has the first word. */
+function prepare(policy: Policy, facts: Facts, ports: SharedPorts): Prepared {
+  const session = policy.sticky === undefined ? undefined : textFact(facts, policy.sticky.sessionKey);
+  if (session === undefined || circuitChoice(policy, facts, ports.health) !== undefined)
+    return { field: open, offer: undefined, session: undefined };
+  const field = survey(policy, facts, ports.health);
+  return { field, offer: select(policy, facts, field, ports, false), session };
+}
+
+/** Asks. A store that cannot answer stops nobody: the decision is made without it, as if session and key were new (BeamLine, idempotency, limits). */
+function settle(question: Question, { shared, onStoreFailure }: SharedPorts): Verdict | Promise<Verdict> {
+  const goOn = (thrown: unknown): Verdict => {
+    onStoreFailure?.(thrown);
+    return { kind: "go" };
+  };
+  try {
+    const verdict = shared.settle(question);
+    return verdict instanceof Promise ? verdict.catch(goOn) : verdict;
+  } catch (thrown) {
+    return goOn(thrown);
+  }
+}
+
+function inSession(
+  policy: Policy,
+  facts: Facts,
+  ports: SharedPorts,
+  session: string,
+  { field, offer }: Prepared,
+  verdict: Verdict & { kind: "go" },
+): Spoken {
+  const stored = verdict.session;
+  const ttlMs = policy.sticky?.ttlMs ?? 0;
+  const ends = { stickyKey: session, expiresAtMs: ports.now() + ttlMs };
+  ports.onSession?.(facts.tenant, stored?.kept === true);
+  if (stored?.kept === true || (stored !== undefined && stored.provider !== offer?.choice.provider)) {
+    offer?.giveBack();
+    claim(policy, stored.provider, facts, ports.health);
+    const losses = field.losses.map((loss) => loss ?? `the session is with ${stored.provider}`);
+    return say(
+      policy,
+      facts,
+      {
+        provider: stored.provider,
+        reason: "sticky",
+        algorithm: "sticky",
+        losses,
+        more: { session_key: policy.sticky?.sessionKey ?? "" },
+        ...ends,
+      },
+      ports,
+    );
+  }
+  if (offer === undefined) return say(policy, facts, fallback(policy, facts, field, ports, false), ports);
+  claim(policy, offer.choice.provider, facts, ports.health);
+  return say(
+    policy,
+    facts,
+    { ...offer.choice, more: { session_key: policy.sticky?.sessionKey ?? "" }, ...ends },
+    ports,
+  );
+}
+
+function sessionOf(policy: Policy, value: string, { usable }: Survey, offer: Offer | undefined): SessionQuestion {
+  const allowed = policy.candidates.filter((_, at) => usable === undefined || usable[at] === true).map(({ id }) => id);
+  return { value, ttlMs: policy.sticky?.ttlMs ?? 0, offer: offer?.choice.provider, allowed };
+}
+
+function refused(verdict: Exclude<Verdict, { kind: "go" }>, policy: Policy, key: string): Replayed {
+  switch (verdict.kind) {
+    case "replay":
+      return { replayed: verdict.words };
+    case "conflict":
+      throw refuse(
+        "IDEMPOTENCY_VIOLATION",
+        "Idempotency violation: the key was used with a different request",
+        "idempotency_key",
+        { idempotency_key: key },
+      );
+    case "limited":
+      throw new BeamlineError("rate_limit_exceeded", "rate limit exceeded", {
+        retryAfterSeconds: verdict.retryAfterSeconds,
+        details: {
+          scope: "policy",
+          identifier: policy.id,
+          limit: policy.rateLimit?.perSecond ?? 0,
+          burst: policy.rateLimit?.burst ?? 0,
+        },
+      });
+  }
+}
+
+/**
+ * Digest of what a request asks for: type, payload, policy, context. Ids of the transport (trace, message, timestamp) are left out, since a
+ * client that repeats a request may number it anew.
+ */
+export function digestOf(request: RoutingRequest): string {
+  const { messageType, policyId, context } = request;
+  const reference = (request.body["task"] as { payload_ref?: unknown } | undefined)?.payload_ref;
+  return hash(
+    "sha256",
+    JSON.stringify([messageType, policyId, payloadIn(request) ?? "", reference ?? "", context]),
+    "hex",
+  );
+}
