@@ -32,14 +32,24 @@ const tenants = ["default", "tenant two/ü"];
 
 async function fill(): Promise<void> {
   for (const tenant of tenants) {
-    const call = <M extends Parameters<World["call"]>[0]>(method: M, request: Parameters<World["call"]>[1]) => world.call(method, request as never, { tenant });
-    for (let n = 0; n < 5; n++) await call("pushEvent", { id: `critical-${n}`, category: "error", critical: true, data_json: json({ n }) });
-    for (let n = 0; n < 80; n++) await call("pushEvent", { id: `e${n}`, category: n % 2 === 0 ? "even" : "odd", data_json: json({ n, tenant }) });
+    const call = <M extends Parameters<World["call"]>[0]>(method: M, request: Parameters<World["call"]>[1]) =>
+      world.call(method, request as never, { tenant });
+    for (let n = 0; n < 5; n++)
+      await call("pushEvent", { id: `critical-${n}`, category: "error", critical: true, data_json: json({ n }) });
+    for (let n = 0; n < 80; n++)
+      await call("pushEvent", { id: `e${n}`, category: n % 2 === 0 ? "even" : "odd", data_json: json({ n, tenant }) });
     await call("updateMetric", { key: "cpu.usage", value: 1 });
     await call("updateMetric", { key: "cpu.usage", value: 42.5, timestamp: 9n });
     for (let n = 0; n < 12; n++) {
-      await call("storeGoal", { id: `g${n}`, description: `goal ${n} of ${tenant}`, status: "pending", priority: n % 3, created_at: 5n });
-      for (let t = 0; t < 3; t++) await call("storeTask", { id: `g${n}t${t}`, goal_id: `g${n}`, description: `task ${t}` });
+      await call("storeGoal", {
+        id: `g${n}`,
+        description: `goal ${n} of ${tenant}`,
+        status: "pending",
+        priority: n % 3,
+        created_at: 5n,
+      });
+      for (let t = 0; t < 3; t++)
+        await call("storeTask", { id: `g${n}t${t}`, goal_id: `g${n}`, description: `task ${t}` });
     }
     await call("updateGoal", { id: "g3", status: "in_progress", result: "r" });
     await call("storeToolCall", { id: "c1", task_id: "g4t0", tool_name: "fs.read", success: true });
@@ -48,10 +58,20 @@ async function fill(): Promise<void> {
     for (let n = 0; n < 3; n++) await call("updatePatternStats", { id: "p1", success: true });
     await call("storeAgentState", { agent_name: "a1", state_json: json({ mood: "good" }) });
     await call("storeDecision", { id: "d1", context: "which database", chosen: "postgres", reasoning: "it is boring" });
-    await call("storeIncident", { id: "i1", description: "power cut in the hall", root_cause: "a digger", resolution: "generator" });
+    await call("storeIncident", {
+      id: "i1",
+      description: "power cut in the hall",
+      root_cause: "a digger",
+      resolution: "generator",
+    });
     await call("storeConfigChange", { id: "f1", file_path: "/etc/hosts", reason: "new printer" });
     await call("addKnowledge", { title: "Printer", content: "first text", source: "manual" });
-    await call("addKnowledge", { title: "Printer", content: "Hold the green button for ten seconds to reset it.", source: "manual", tags: ["office"] });
+    await call("addKnowledge", {
+      title: "Printer",
+      content: "Hold the green button for ten seconds to reset it.",
+      source: "manual",
+      tags: ["office"],
+    });
   }
 }
 
@@ -62,7 +82,8 @@ async function fill(): Promise<void> {
 async function answers(): Promise<{ readonly all: unknown; readonly relevances: readonly number[] }> {
   const all: unknown[] = [];
   for (const tenant of tenants) {
-    const ask = <M extends Parameters<World["call"]>[0]>(method: M, request: Parameters<World["call"]>[1]) => world.call(method, request as never, { tenant });
+    const ask = <M extends Parameters<World["call"]>[0]>(method: M, request: Parameters<World["call"]>[1]) =>
+      world.call(method, request as never, { tenant });
     all.push(
       await ask("getRecentEvents", { count: -1 }),
       await ask("getRecentEvents", { count: 7, category: "odd" }),
@@ -98,15 +119,19 @@ async function logged(): Promise<void> {
   await until(async () => (await world.bus.jsm.streams.info("MEMORY_RECENT")).state.messages > 0);
 }
 
-verifies("log-is-truth", "memory: critical events survive the overflow of the ring, and every answer survives a flushed Redis while running", async () => {
-  await logged();
-  const before = await answers();
-  const { events } = await world.call("getRecentEvents", { count: -1 });
-  expect(events.filter(({ critical }) => critical)).toHaveLength(5);
-  expect(events.filter(({ critical }) => !critical)).toHaveLength(50);
-  await redis.redis.flushall();
-  await same(before);
-});
+verifies(
+  "log-is-truth",
+  "memory: critical events survive the overflow of the ring, and every answer survives a flushed Redis while running",
+  async () => {
+    await logged();
+    const before = await answers();
+    const { events } = await world.call("getRecentEvents", { count: -1 });
+    expect(events.filter(({ critical }) => critical)).toHaveLength(5);
+    expect(events.filter(({ critical }) => !critical)).toHaveLength(50);
+    await redis.redis.flushall();
+    await same(before);
+  },
+);
 
 verifies("log-is-truth", "memory: Redis flushed and the index deleted while no worker runs", async () => {
   const before = await answers();
@@ -120,7 +145,8 @@ verifies("log-is-truth", "memory: Redis flushed and the index deleted while no w
 verifies("log-is-truth", "memory: a rebuild by hand, with progress", async () => {
   const before = await answers();
   const told: { projection?: string; done: number | boolean; total?: number }[] = [];
-  for await (const text of openStream(world.caller, REBUILD_SUBJECT, "{}", { timeoutMs: 60_000 })) told.push(JSON.parse(text) as never);
+  for await (const text of openStream(world.caller, REBUILD_SUBJECT, "{}", { timeoutMs: 60_000 }))
+    told.push(JSON.parse(text) as never);
   expect(told.at(-1)).toEqual({ done: true });
   expect(new Set(told.map(({ projection }) => projection))).toEqual(new Set(["hot", "index", undefined]));
   await same(before);
@@ -138,7 +164,8 @@ verifies("log-is-truth", "memory: another embedding model embeds everything agai
       embedded += input.length;
       const data = input.map((one, index) => {
         const embedding = Array.from({ length: 10 }, () => 0.01);
-        for (const letter of one.toLowerCase()) embedding[letter.charCodeAt(0) % 10] = (embedding[letter.charCodeAt(0) % 10] ?? 0) + 1;
+        for (const letter of one.toLowerCase())
+          embedding[letter.charCodeAt(0) % 10] = (embedding[letter.charCodeAt(0) % 10] ?? 0) + 1;
         return { index, embedding };
       });
       response.setHeader("content-type", "application/json");
@@ -150,7 +177,9 @@ verifies("log-is-truth", "memory: another embedding model embeds everything agai
   const port = typeof address === "object" ? address?.port : 0;
   worker = await world.worker({ ...env, EMBEDDINGS_URL: `http://127.0.0.1:${port}/v1`, EMBEDDINGS_MODEL: "letters" });
   const { results } = await world.call("searchKnowledge", { query: "reset the printer" });
-  expect(results.map(({ content }) => content)).toEqual(["[manual] Printer: Hold the green button for ten seconds to reset it."]);
+  expect(results.map(({ content }) => content)).toEqual([
+    "[manual] Printer: Hold the green button for ten seconds to reset it.",
+  ]);
   // The probe, the query, and per tenant: knowledge, decision, incident, config change, the learned procedure.
   expect(embedded).toBe(1 + 1 + 2 * 5);
   await worker.close();

@@ -81,11 +81,12 @@ export class Archive {
     return this.#shelf;
   }
 
-  /** Indexes a record that has just been appended (A1). True when it is in the index now. */
-  async put(record: Logged): Promise<boolean> {
+  /** Indexes a record that is in the log (A1); `fresh` when it cannot be in the index yet. True when it is in the index now. */
+  async put(record: Logged, fresh = true): Promise<boolean> {
     const doc = docOf(record);
     if (doc === undefined) return false;
-    const work = this.index([doc], AbortSignal.timeout(this.#options.indexWaitMs));
+    const patience = AbortSignal.timeout(this.#options.indexWaitMs);
+    const work = before(patience, fresh ? this.index([doc], patience) : this.apply([record], patience));
     const settled = work.catch(() => undefined);
     this.#underway.set(record.seq, settled);
     void settled.finally(() => this.#underway.delete(record.seq));
@@ -198,7 +199,7 @@ export class Archive {
   async search(tenant: string, wanted: Wanted): Promise<Hit[]> {
     const { query, collections, limit, minRelevance, signal } = wanted;
     if (collections.length === 0) return [];
-    await this.#caughtUp(wanted.deadline);
+    await this.#caughtUp(wanted.deadline, signal);
     const words = wordsOf(query);
     const many = Math.max(LEAST_CANDIDATES, limit * WIDEN);
     const vector = words.length === 0 ? undefined : await this.#vectorOf(query, signal);
@@ -232,26 +233,49 @@ export class Archive {
   }
 
   /** A2. */
-  async #caughtUp(deadline: number): Promise<void> {
-    if (this.#isComplete) return;
+  async #caughtUp(deadline: number, signal?: AbortSignal): Promise<void> {
+    if (this.#isComplete && this.#shelf !== undefined) return;
     const patience = new AbortController();
-    const late = this.#clock.sleep(Math.max(0, deadline - this.#clock.now() - 500), patience.signal).then(
-      () => true,
-      () => false,
+    const wait = this.#clock.sleep(Math.max(0, deadline - this.#clock.now() - 500), patience.signal);
+    void wait.then(
+      () => patience.abort(),
+      () => undefined,
     );
-    const isLate = await Promise.race([this.#complete.promise.then(() => false), late]);
-    patience.abort();
-    if (!isLate) return;
-    const { done, total } = this.#progress ?? { done: 0, total: 0 };
-    throw new BeamlineError("unavailable", `the search index is catching up with the log (${done} of ${total})`, {
-      retryAfterSeconds: 5,
-      details: { done, total },
-    });
+    const ends = signal === undefined ? patience.signal : AbortSignal.any([patience.signal, signal]);
+    try {
+      await before(ends, this.shelf()); // what cannot be reached is said at once
+      await before(ends, this.#complete.promise);
+    } catch (thrown) {
+      if (!patience.signal.aborted) throw thrown;
+      const { done, total } = this.#progress ?? { done: 0, total: 0 };
+      throw new BeamlineError("unavailable", `the search index is catching up with the log (${done} of ${total})`, {
+        retryAfterSeconds: 5,
+        details: { done, total },
+      });
+    } finally {
+      patience.abort();
+    }
   }
 
   async close(): Promise<void> {
     const shelf = await this.#shelf?.catch(() => undefined);
     await shelf?.index.close();
     await shelf?.embedder.close();
+  }
+}
+
+/** The work's outcome, or the signal's when that comes first. The work goes on. */
+async function before<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  work.catch(() => undefined);
+  const stop = Promise.withResolvers<never>();
+  const onAbort = (): void =>
+    stop.reject(new BeamlineError("deadline_exceeded", "the search index did not answer in time"));
+  if (signal.aborted) onAbort();
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([work, stop.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+    stop.promise.catch(() => undefined);
   }
 }

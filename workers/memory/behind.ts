@@ -23,6 +23,8 @@ export interface BehindOptions {
   readonly perMessage?: number;
   /** Entries kept while the log cannot be written. */
   readonly limit?: number;
+  /** Told the sequence of each batch of events once it is logged. */
+  readonly onLogged?: (seq: number) => Promise<void>;
 }
 
 export class Behind {
@@ -32,6 +34,7 @@ export class Behind {
   readonly #everyMs: number;
   readonly #perMessage: number;
   readonly #limit: number;
+  readonly #onLogged: (seq: number) => Promise<void>;
   readonly #tenants = new Map<string, Batch>();
   readonly #stop = new AbortController();
   #size = 0;
@@ -43,7 +46,7 @@ export class Behind {
     log: MemoryLog,
     clock: Clock,
     logger: Logger,
-    { everyMs, perMessage = 1_000, limit = 100_000 }: BehindOptions,
+    { everyMs, perMessage = 1_000, limit = 100_000, onLogged }: BehindOptions,
   ) {
     this.#log = log;
     this.#clock = clock;
@@ -51,6 +54,7 @@ export class Behind {
     this.#everyMs = everyMs;
     this.#perMessage = perMessage;
     this.#limit = limit;
+    this.#onLogged = onLogged ?? (() => Promise.resolve());
   }
 
   /** Entries not in the log yet. */
@@ -63,10 +67,10 @@ export class Behind {
       this.#of(tenant).events.push({ i: identity, at, e: event });
       this.#size++;
     }
-    for (const { tenant, key, value, timestamp } of metrics) {
+    for (const { tenant, key, at, value, timestamp } of metrics) {
       const { metrics: known } = this.#of(tenant);
       if (!known.has(key)) this.#size++;
-      known.set(key, { value, timestamp });
+      known.set(key, { value, timestamp, at });
     }
     if (this.#size > this.#limit) this.#giveUp();
     this.#running ??= this.#run();
@@ -101,6 +105,7 @@ export class Behind {
   }
 
   async #write(): Promise<void> {
+    let logged = 0;
     for (const [tenant, batch] of this.#tenants) {
       while (batch.events.length > 0 || batch.metrics.size > 0) {
         const events = batch.events.splice(0, this.#perMessage);
@@ -108,7 +113,7 @@ export class Behind {
         batch.metrics.clear();
         this.#size -= events.length + metrics.size;
         try {
-          if (events.length > 0) await this.#log.appendRecent(tenant, events);
+          if (events.length > 0) logged = Math.max(logged, await this.#log.appendRecent(tenant, events));
           await Promise.all([...metrics].map(([key, value]) => this.#log.setMetric(tenant, key, value)));
         } catch (error) {
           batch.events.unshift(...events);
@@ -123,6 +128,8 @@ export class Behind {
       }
       this.#tenants.delete(tenant);
     }
+    // Only a bookmark: what it does not cover is pushed again, and kept once.
+    if (logged > 0) await this.#onLogged(logged).catch(() => undefined);
   }
 
   #giveUp(): void {

@@ -4,13 +4,14 @@
  *
  * Keys, all below `beamline:memory:` (the base, first argument):
  *   applied                        watermark: every record of the log up to this sequence is applied
+ *   recent                         watermark of the stream of ordinary events, likewise
  *   tenants                        tenants seen, their tokens
  *   <tenant>:<kind>                hash: id to `<seq>\n<born>\n<group>\n<state as JSON>`; an empty state is a thing given up
  *   <tenant>:<kind>:of:<group>     set: ids of the things of a group (tasks of a goal, goals that are active, tool calls of a task)
  *   <tenant>:pattern:rank          sorted set: ids by success rate;  <tenant>:pattern:trigger  hash: id to `<uses>\n<trigger in lower case>`
  *   <tenant>:events                sorted set: identities by arrival;  <tenant>:events:data  hash: identity to the event
  *   <tenant>:events:kept           sorted set: critical events that fell out of the ring
- *   <tenant>:metrics               hash: key to `{"value":…,"timestamp":…}`
+ *   <tenant>:metrics               hash: key to `<arrival>\n{"value":…,"timestamp":…}`
  */
 
 const ready = `
@@ -67,7 +68,10 @@ while i + 4 <= #ARGV do
   local prefix = base .. tenant
   touched[tenant] = true
   if what == 'm' then
-    redis.call('HSET', prefix .. ':metrics', id, entry)
+    local old = redis.call('HGET', prefix .. ':metrics', id)
+    if not old or tonumber(string.match(old, '^(%d+)\\n')) <= tonumber(at) then
+      redis.call('HSET', prefix .. ':metrics', id, at .. '\\n' .. entry)
+    end
   elseif redis.call('HSETNX', prefix .. ':events:data', id, entry) == 1 then
     local ring = prefix .. ':events'
     redis.call('ZADD', ring, at, id)

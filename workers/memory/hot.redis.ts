@@ -89,7 +89,9 @@ export class RedisHot implements Hot {
   ): Promise<({ value: number; timestamp: number | string } | undefined)[]> {
     const texts = (await this.#run("METRICS", tenantToken(tenant), ...keys)) as (string | null)[];
     return texts.map((text) =>
-      text === null ? undefined : (JSON.parse(text) as { value: number; timestamp: number | string }),
+      text === null
+        ? undefined
+        : (JSON.parse(text.slice(text.indexOf("\n") + 1)) as { value: number; timestamp: number | string }),
     );
   }
 
@@ -111,6 +113,26 @@ export class RedisHot implements Hot {
     const key = `${BASE}applied`;
     if (begin) await hot(() => this.#redis.set(key, String(seq)));
     else if ((await this.applied()) !== undefined) await hot(() => this.#redis.set(key, String(seq), "XX"));
+  }
+
+  /** Last sequence of the stream of ordinary events that is known to be in; undefined while there is no projection. */
+  async recent(): Promise<number | undefined> {
+    const text = await hot(() => this.#redis.get(`${BASE}recent`));
+    return text === null ? undefined : Number(text);
+  }
+
+  async setRecent(seq: number): Promise<void> {
+    await hot(() => this.#redis.set(`${BASE}recent`, String(seq)));
+  }
+
+  /** Called when Redis is back after it was away: what it had not yet written down is missing. */
+  onReturn(listener: () => void): void {
+    let away = false;
+    this.#redis.on("close", () => (away = true));
+    this.#redis.on("ready", () => {
+      if (away) listener();
+      away = false;
+    });
   }
 
   /** Empties the projection; reads fail until `setApplied(…, true)`. */
@@ -229,8 +251,8 @@ function eventRow({ tenant, identity, at, event }: Arrival): (string | number)[]
   return [tenantToken(tenant), "e", identity, at, head + JSON.stringify(event)];
 }
 
-function metricRow({ tenant, key, value, timestamp }: MetricSet): (string | number)[] {
-  return [tenantToken(tenant), "m", key, 0, JSON.stringify({ value, timestamp })];
+function metricRow({ tenant, key, at, value, timestamp }: MetricSet): (string | number)[] {
+  return [tenantToken(tenant), "m", key, at, JSON.stringify({ value, timestamp })];
 }
 
 /** `<seq>\n<born>\n<group>\n<state>`. */

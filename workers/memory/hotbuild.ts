@@ -9,7 +9,7 @@ import { BeamlineError } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { NoProjection, type RedisHot } from "./hot.redis.ts";
 import { METRIC_STREAM, type Entry, type MemoryLog } from "./log.ts";
-import type { Arrival, Hot } from "./ports.ts";
+import type { Arrival, Hot, MetricSet } from "./ports.ts";
 import { CRITICAL, RECENT, RECORDS, tenantOf, type Logged } from "./record.ts";
 import { partOf } from "../../bus/keys.ts";
 import { batches, type Progress, type Projection } from "./tail.ts";
@@ -31,6 +31,7 @@ export class HotBuilder {
   /** Writes what waits to be logged, before the log is read. */
   readonly #flush: () => Promise<void>;
   #building: Promise<void> | undefined;
+  #renew = new AbortController();
 
   constructor(hot: RedisHot, log: MemoryLog, clock: Clock, options: BuildOptions, flush: () => Promise<void>) {
     this.#hot = hot;
@@ -73,8 +74,13 @@ export class HotBuilder {
   projection(report: (progress: Progress | undefined) => void = () => undefined): Projection {
     return {
       name: "hot state",
+      renewed: () => this.#renew.signal,
       subjects: [`${RECORDS}.>`, `${CRITICAL}.>`],
-      applied: () => this.#hot.applied(),
+      applied: async () => {
+        const applied = await this.#hot.applied();
+        if (applied !== undefined) await this.#recover();
+        return applied;
+      },
       build: () => this.build(),
       apply: async (entries) => {
         const { records, arrivals } = await this.#sort(entries);
@@ -84,6 +90,41 @@ export class HotBuilder {
       setApplied: (seq) => this.#hot.setApplied(seq),
       report,
     };
+  }
+
+  /** Redis was away and may have lost its last writes: the tail goes back to the watermark that Redis still has. */
+  renew(): void {
+    const old = this.#renew;
+    this.#renew = new AbortController();
+    old.abort();
+  }
+
+  /** Ordinary events and metrics that the log has and hot state may have lost; pushing them again keeps them once. */
+  async #recover(): Promise<void> {
+    const from = (await this.#hot.recent()) ?? 0;
+    let last = from;
+    for await (const batch of batches(
+      this.#log.read({ stream: "MEMORY_RECENT", subjects: [`${RECENT}.>`], from: from + 1 }),
+    )) {
+      await this.#push((await this.#sort(batch)).arrivals);
+      last = batch.at(-1)?.seq ?? last;
+    }
+    if (last > from) await this.#hot.setRecent(last);
+    await this.#loadMetrics(() => undefined);
+  }
+
+  async #push(arrivals: readonly Arrival[]): Promise<void> {
+    for (let at = 0; at < arrivals.length; at += 1_000) await this.#hot.loadPush(arrivals.slice(at, at + 1_000), []);
+  }
+
+  async #loadMetrics(count: (batch: readonly Entry[]) => void): Promise<void> {
+    for await (const batch of batches(this.#log.read({ stream: METRIC_STREAM, subjects: [`$KV.>`], latest: true }))) {
+      await this.#hot.loadPush(
+        [],
+        batch.map(metricOf).filter((metric) => metric !== undefined),
+      );
+      count(batch);
+    }
   }
 
   async #build(progress: (progress: Progress) => void): Promise<void> {
@@ -102,18 +143,13 @@ export class HotBuilder {
     }
     for await (const batch of batches(this.#log.read({ stream: "MEMORY", subjects: [`${CRITICAL}.>`] }))) {
       const { arrivals } = await this.#sort(batch);
-      for (let at = 0; at < arrivals.length; at += 1_000) await this.#hot.loadPush(arrivals.slice(at, at + 1_000), []);
+      await this.#push(arrivals);
       count(batch);
     }
     await this.#loadRecent(count);
-    for await (const batch of batches(this.#log.read({ stream: METRIC_STREAM, subjects: [`$KV.>`], latest: true }))) {
-      await this.#hot.loadPush(
-        [],
-        batch.map(metricOf).filter((metric) => metric !== undefined),
-      );
-      count(batch);
-    }
+    await this.#loadMetrics(count);
     // What was appended meanwhile is read by the tail, from where the log was when this began.
+    await this.#hot.setRecent(recent.last);
     await this.#hot.setApplied(memory.last, true);
   }
 
@@ -130,7 +166,7 @@ export class HotBuilder {
     }
     for (const ring of rings.values()) {
       const newest = ring.sort((a, b) => a.at - b.at).slice(-this.#options.ring);
-      for (let at = 0; at < newest.length; at += 1_000) await this.#hot.loadPush(newest.slice(at, at + 1_000), []);
+      await this.#push(newest);
     }
   }
 
@@ -162,11 +198,8 @@ export function arrivalsIn(subject: string, text: string): Arrival[] {
   }
 }
 
-function metricOf({
-  subject,
-  text,
-}: Entry): { tenant: string; key: string; value: number; timestamp: number | string } | undefined {
+function metricOf({ subject, text }: Entry): MetricSet | undefined {
   if (text === "") return undefined;
-  const { key, value, timestamp } = JSON.parse(text) as { key: string; value: number; timestamp: number | string };
-  return { tenant: partOf(subject.split(".")[2] ?? "="), key, value, timestamp };
+  const { key, at, value, timestamp } = JSON.parse(text) as Omit<MetricSet, "tenant">;
+  return { tenant: partOf(subject.split(".")[2] ?? "="), key, at, value, timestamp };
 }

@@ -16,6 +16,8 @@ import { answerCalls } from "./thread.ts";
 
 const { file, model, dimensions } = workerData as EmbeddedOptions;
 
+/** Most neighbours sqlite-vec looks for at once. */
+const MAX_NEIGHBOURS = 4_096;
 /** Vectors stored next to one another per tenant: small, so that many small tenants take little room. */
 const CHUNK = 128;
 const LAYOUT = "1";
@@ -154,7 +156,8 @@ function candidate({ row: _row, metadata, ...doc }: DocRow, cosine: number): Can
 
 const marks = (things: readonly unknown[]): string => things.map(() => "?").join(", ");
 
-function search({ tenant, collections, vector, words, limit }: Query): Candidate[] {
+function search({ tenant, collections, vector, words, limit: wanted }: Query): Candidate[] {
+  const limit = Math.min(wanted, MAX_NEIGHBOURS);
   const on = db();
   if (collections.length === 0) return [];
   // A tenant and a text column per filter, pushed down into the scan: only the tenant's own vectors are looked at.

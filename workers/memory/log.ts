@@ -97,10 +97,13 @@ export class MemoryLog {
     await publish(this.#bus, `${CRITICAL}.${tenantToken(tenant)}`, text, { expectStream: streams.memory.name });
   }
 
-  /** Ordinary events of a moment. */
-  async appendRecent(tenant: string, events: readonly JsonObject[]): Promise<void> {
+  /** Ordinary events of a moment; their sequence. */
+  async appendRecent(tenant: string, events: readonly JsonObject[]): Promise<number> {
     const text = await this.#claimed(tenant, JSON.stringify({ v: 1, events }));
-    await publish(this.#bus, `${RECENT}.${tenantToken(tenant)}`, text, { expectStream: streams.memoryRecent.name });
+    const { seq } = await publish(this.#bus, `${RECENT}.${tenantToken(tenant)}`, text, {
+      expectStream: streams.memoryRecent.name,
+    });
+    return seq;
   }
 
   /** The current value of a metric, in a bucket that keeps only that. */

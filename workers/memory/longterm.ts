@@ -34,7 +34,7 @@ export class LongTerm {
     const known = await this.#log.last(writer.tenant, kind, id);
     const same = known?.state !== undefined && isDeepStrictEqual(known.state, state);
     const record = same ? known : await this.#append(writer, kind, id, state, known?.born, undefined);
-    return { record, indexed: await this.archive.put(record) };
+    return { record, indexed: await this.archive.put(record, !same) };
   }
 
   /** Keeps a thing that must be new. Throws `already_exists` for an id the log knows. */

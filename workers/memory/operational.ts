@@ -79,7 +79,7 @@ export class Operational {
     requireFinite("value", value);
     const moment = timestamp === 0n ? BigInt(Math.floor(this.#parts.clock.now() / 1000)) : timestamp;
     const wire = Number.isSafeInteger(Number(moment)) ? Number(moment) : String(moment);
-    return this.#soon(() => this.#metrics.push({ tenant, key, value, timestamp: wire }));
+    return this.#soon(() => this.#metrics.push({ tenant, key, at: this.#arrive(), value, timestamp: wire }));
   }
 
   /** Throws `not_found` for a metric that was never set. */

@@ -25,6 +25,8 @@ export interface Arrival {
 export interface MetricSet {
   readonly tenant: string;
   readonly key: string;
+  /** Arrival, microseconds since 1970: an earlier one never replaces a later one. */
+  readonly at: number;
   readonly value: number;
   readonly timestamp: number | string;
 }

@@ -20,6 +20,13 @@ export const memorySettings = {
   EMBEDDINGS_MODEL: text(optional, "Model asked of that endpoint. Another one embeds everything again from the log.", {
     needs: ["EMBEDDINGS_URL"],
   }),
+  BEAMLINE_EMBEDDINGS_TIMEOUT_MS: durationMs(
+    10_000,
+    "How long one request to that endpoint may take; it is tried three times.",
+    {
+      min: 10,
+    },
+  ),
   BEAMLINE_MEMORY_EVENTS: int(10_000, "Recent events kept per tenant; critical ones stay beyond that.", {
     min: 1,
     max: 1_000_000,

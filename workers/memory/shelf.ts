@@ -28,8 +28,13 @@ export async function openShelf({ config, clock, directory }: ShelfOptions): Pro
 }
 
 async function openEmbedder(config: ShelfOptions["config"], clock: Clock): Promise<Embedder> {
-  const { EMBEDDINGS_URL: url, EMBEDDINGS_API_KEY: key, EMBEDDINGS_MODEL: model } = config;
-  return url === undefined || model === undefined ? openBuiltin() : openOpenAi({ url, key, model, clock });
+  const {
+    EMBEDDINGS_URL: url,
+    EMBEDDINGS_API_KEY: key,
+    EMBEDDINGS_MODEL: model,
+    BEAMLINE_EMBEDDINGS_TIMEOUT_MS: timeoutMs,
+  } = config;
+  return url === undefined || model === undefined ? openBuiltin() : openOpenAi({ url, key, model, timeoutMs, clock });
 }
 
 function openIndex(config: ShelfOptions["config"], { model, dimensions }: Embedder, directory: string): Promise<Index> {

@@ -81,6 +81,8 @@ export class Thread {
       const waiter = this.#waiting.get(id);
       this.#waiting.delete(id);
       if (error === undefined) waiter?.resolve(value);
+      else if (error.code === "internal")
+        waiter?.reject(new BeamlineError("internal", "internal error", { cause: new Error(error.message) }));
       else waiter?.reject(new BeamlineError(error.code, error.message));
     });
     const died = (cause: unknown): void => {

@@ -45,13 +45,15 @@ export const memoryWorker = defineWorker({
     );
     scope.health.add("redis", () => redis.ping());
     const log = new MemoryLog(bus);
+    const redisHot = new RedisHot(redis.redis, config.BEAMLINE_MEMORY_EVENTS);
     const behind = scope.use(
       "events to be logged",
-      new Behind(log, clock, logger, { everyMs: config.BEAMLINE_MEMORY_BEHIND_MS }),
+      new Behind(log, clock, logger, {
+        everyMs: config.BEAMLINE_MEMORY_BEHIND_MS,
+        onLogged: (seq) => redisHot.setRecent(seq),
+      }),
       (b) => b.close(),
     );
-
-    const redisHot = new RedisHot(redis.redis, config.BEAMLINE_MEMORY_EVENTS);
     const ages = {
       ring: config.BEAMLINE_MEMORY_EVENTS,
       criticalAgeMs: config.BEAMLINE_MEMORY_CRITICAL_AGE_MS,
@@ -63,6 +65,7 @@ export const memoryWorker = defineWorker({
     };
     const builder = new HotBuilder(redisHot, log, clock, ages, () => behind.flush());
     if ((await redisHot.applied()) === undefined) await scope.open("hot state", () => builder.build());
+    redisHot.onReturn(() => builder.renew());
     const hot = builder.guarded();
 
     const open = () => openShelf({ config, clock, directory: join(config.BEAMLINE_DATA_DIR, "memory") });
