@@ -52,12 +52,15 @@ function server({ bus }: Connection): Finding[] {
 }
 
 async function clock({ bus }: Connection): Promise<Finding> {
-  const before = Date.now();
-  const answer = await bus.nc.request("$JS.API.STREAM.INFO.EXEC", "", { timeout: 3_000 }).catch(() => undefined);
-  const stamp = answer === undefined ? undefined : (JSON.parse(answer.string()) as { ts?: string }).ts;
-  if (stamp === undefined) return { check: "clock", ok: false, detail: "the server does not tell its time" };
-  const apart = Math.round(Date.parse(stamp) - (before + Date.now()) / 2);
-  return { check: "clock", ok: Math.abs(apart) < CLOCK_WARNING_MS, detail: `${apart} ms from the server's` };
+  for await (const name of bus.jsm.streams.names()) {
+    const before = Date.now();
+    const answer = await bus.nc.request(`$JS.API.STREAM.INFO.${name}`, "", { timeout: 3_000 });
+    const { ts } = answer.json<{ ts?: string }>();
+    if (ts === undefined) break;
+    const apart = Math.round(Date.parse(ts) - (before + Date.now()) / 2);
+    return { check: "clock", ok: Math.abs(apart) < CLOCK_WARNING_MS, detail: `${apart} ms from the server's` };
+  }
+  return { check: "clock", ok: true, detail: "not known: no stream to ask about" };
 }
 
 /** What each stream really promises: a file store that syncs always or has three replicas survives what was acknowledged. */

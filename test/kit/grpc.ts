@@ -1,10 +1,21 @@
 /** A gRPC client as any user would have one: grpc-js on the generated definitions, calls as promises and async iterables. */
-import { credentials, makeGenericClientConstructor, Metadata, type ChannelCredentials, type ClientReadableStream, type ServiceError } from "@grpc/grpc-js";
+import {
+  credentials,
+  makeGenericClientConstructor,
+  Metadata,
+  type ChannelCredentials,
+  type ClientReadableStream,
+  type ServiceError,
+} from "@grpc/grpc-js";
 import { opaque } from "../../contracts/codec.ts";
 import { routeOf, type ServiceDefinition } from "../../contracts/routes.ts";
 
-type Partials<S extends ServiceDefinition, K extends keyof S["methods"]> = Parameters<S["methods"][K]["requestType"]["fromPartial"]>[0];
-type Reply<S extends ServiceDefinition, K extends keyof S["methods"]> = ReturnType<S["methods"][K]["responseType"]["decode"]>;
+type Partials<S extends ServiceDefinition, K extends keyof S["methods"]> = Parameters<
+  S["methods"][K]["requestType"]["fromPartial"]
+>[0];
+type Reply<S extends ServiceDefinition, K extends keyof S["methods"]> = ReturnType<
+  S["methods"][K]["responseType"]["decode"]
+>;
 
 export interface CallSettings {
   readonly metadata?: Readonly<Record<string, string>>;
@@ -13,19 +24,39 @@ export interface CallSettings {
 }
 
 export interface GrpcClient<S extends ServiceDefinition> extends Disposable {
-  call<K extends keyof S["methods"] & string>(method: K, request: Partials<S, K>, settings?: CallSettings): Promise<Reply<S, K>>;
-  stream<K extends keyof S["methods"] & string>(method: K, request: Partials<S, K>, settings?: CallSettings): AsyncIterable<Reply<S, K>>;
+  call<K extends keyof S["methods"] & string>(
+    method: K,
+    request: Partials<S, K>,
+    settings?: CallSettings,
+  ): Promise<Reply<S, K>>;
+  stream<K extends keyof S["methods"] & string>(
+    method: K,
+    request: Partials<S, K>,
+    settings?: CallSettings,
+  ): AsyncIterable<Reply<S, K>>;
   /** Sends bytes as they are, for requests no client would make. */
   raw(method: string, bytes: Uint8Array, settings?: CallSettings): Promise<Uint8Array>;
 }
 
 /** The settings default to a deadline of 10 s: no test hangs on a call. */
-export function grpcClient<S extends ServiceDefinition>(service: S, address: string, channel: ChannelCredentials = credentials.createInsecure()): GrpcClient<S> {
+export function grpcClient<S extends ServiceDefinition>(
+  service: S,
+  address: string,
+  channel: ChannelCredentials = credentials.createInsecure(),
+): GrpcClient<S> {
   const asIs = (bytes: Buffer): Buffer => bytes;
   const definition = Object.fromEntries(
     Object.entries(service.methods).map(([key, method]) => [
       key,
-      { path: routeOf(service, method).path, requestStream: false, responseStream: method.responseStream, requestSerialize: asIs, requestDeserialize: asIs, responseSerialize: asIs, responseDeserialize: asIs },
+      {
+        path: routeOf(service, method).path,
+        requestStream: false,
+        responseStream: method.responseStream,
+        requestSerialize: asIs,
+        requestDeserialize: asIs,
+        responseSerialize: asIs,
+        responseDeserialize: asIs,
+      },
     ]),
   );
   const Client = makeGenericClientConstructor(definition, service.name);
@@ -45,10 +76,16 @@ export function grpcClient<S extends ServiceDefinition>(service: S, address: str
   const raw = (method: string, bytes: Uint8Array, settings?: CallSettings): Promise<Uint8Array> =>
     new Promise((resolve, reject) => {
       const [metadata, options] = settle(settings);
-      const call = methods[method]?.call(client, Buffer.from(bytes), metadata, options, (error: ServiceError | null, reply?: Buffer) => {
-        if (error === null && reply !== undefined) resolve(reply);
-        else reject(error ?? new Error("no reply"));
-      }) as { cancel(): void };
+      const call = methods[method]?.call(
+        client,
+        Buffer.from(bytes),
+        metadata,
+        options,
+        (error: ServiceError | null, reply?: Buffer) => {
+          if (error === null && reply !== undefined) resolve(reply);
+          else reject(error ?? new Error("no reply"));
+        },
+      ) as { cancel(): void };
       settings?.signal?.addEventListener("abort", () => call.cancel(), { once: true });
     });
   return {
@@ -61,7 +98,11 @@ export function grpcClient<S extends ServiceDefinition>(service: S, address: str
     async *stream(method, request, settings) {
       const { request: requestType, response } = typesOf(method);
       const bytes = requestType.encode(requestType.fromPartial(request as object)).finish();
-      const call = methods[method]?.call(client, Buffer.from(bytes), ...settle(settings)) as ClientReadableStream<Buffer>;
+      const call = methods[method]?.call(
+        client,
+        Buffer.from(bytes),
+        ...settle(settings),
+      ) as ClientReadableStream<Buffer>;
       settings?.signal?.addEventListener("abort", () => call.cancel(), { once: true });
       try {
         for await (const reply of call) yield response.decode(reply as Buffer) as never;

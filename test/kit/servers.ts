@@ -3,12 +3,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Bus } from "../../bus/connect.ts";
-import { startNats, type ManagedServer, type NatsUser } from "../../deploy/local/servers.ts";
+import { startNats, type ManagedServer, type NatsCredentials, type NatsUser } from "../../deploy/local/servers.ts";
 import { loadCredentials } from "../../deploy/local/credentials.ts";
 
 /** A NATS server of a test's own, as `nats.conf` ships it. */
 export interface TestNats extends AsyncDisposable {
   readonly server: ManagedServer;
+  /** How each user connects, for processes of their own. */
+  readonly credentials: NatsCredentials;
   /** A new connection. Default user `worker`. Close or drain it; what is left open is closed with the server. */
   connect(name?: string, user?: NatsUser): Promise<Bus>;
   /** Closes the connections, stops the server, deletes its store. */
@@ -28,6 +30,7 @@ export async function startTestNats(options: { readonly syncInterval?: string } 
   };
   return {
     server,
+    credentials,
     async connect(name = "test", user = "worker") {
       const bus = await Bus.connect({ url: server.url, name, ...credentials[user] });
       open.push(bus);

@@ -37,6 +37,8 @@ export interface World extends AsyncDisposable {
   /** Starts a worker, in a process of its own when the world is made of processes. */
   startWorker(name: string, env?: Readonly<Record<string, string>>): Promise<Running>;
   readonly edge: Running;
+  /** Another edge on the same bus; its gRPC address. */
+  startEdge(): Promise<string>;
 }
 
 export interface Running {
@@ -100,14 +102,25 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     const grpc = `127.0.0.1:${await freePort()}`;
     const http = `127.0.0.1:${await freePort()}`;
     await Promise.all(workers.map((name) => startWorker(name)));
-    const edgeEnv = environment("edge", {
-      BEAMLINE_GRPC_ADDR: grpc,
-      BEAMLINE_HTTP_ADDR: http,
-      BEAMLINE_EXPECT_WORKERS: workers.join(","),
-    });
-    const edge = await start("edge", ["edge"], edgeEnv, async (scope) => {
-      await openEdge(scope, edgeEnv);
-    });
+    const edgeAt = (grpcAddress: string, httpAddress: string): Promise<Running> => {
+      const env = environment("edge", {
+        BEAMLINE_GRPC_ADDR: grpcAddress,
+        BEAMLINE_HTTP_ADDR: httpAddress,
+        BEAMLINE_EXPECT_WORKERS: workers.join(","),
+      });
+      return start("edge", ["edge"], env, async (scope) => {
+        await openEdge(scope, env);
+      });
+    };
+    const isReady = (address: string): Promise<boolean> =>
+      until(async () => (await fetch(`http://${address}/readyz`)).ok, "the edge to be ready", 30_000);
+    const edge = await edgeAt(grpc, http);
+    const startEdge = async (): Promise<string> => {
+      const [address, probes] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
+      await edgeAt(address, probes);
+      await isReady(probes);
+      return address;
+    };
     const connect = async (user: NatsUser, name = "test"): Promise<Bus> => {
       const bus = await Bus.connect({ url: servers.nats.url, name, ...servers.credentials[user] });
       connections.push(bus);
@@ -115,8 +128,8 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     };
     const bus = await connect("operator");
     const caller = new Caller(await connect("publisher"));
-    await until(async () => (await fetch(`http://${http}/readyz`)).ok, "the world to be ready", 30_000);
-    return { servers, grpc, http, bus, caller, connect, startWorker, edge, [Symbol.asyncDispose]: stop };
+    await isReady(http);
+    return { servers, grpc, http, bus, caller, connect, startWorker, edge, startEdge, [Symbol.asyncDispose]: stop };
   } catch (error) {
     await stop();
     throw error;
