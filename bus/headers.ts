@@ -5,7 +5,9 @@
  * the rest of a publish. This file writes the header block directly and reads it straight from the message, and is the one
  * place that knows how (`raw headers` test: it agrees with the library in both directions).
  */
+import { isUtf8 } from "node:buffer";
 import type { Msg, MsgHdrs } from "@nats-io/transport-node";
+import { invalidArgument } from "../contracts/errors.ts";
 import type { Headers } from "../contracts/headers.ts";
 
 /** The header block as it goes over the wire. */
@@ -65,6 +67,16 @@ export function fromNats(message: Msg): Headers {
 export function isNoResponders(message: Msg): boolean {
   const raw = message as unknown as RawMessage;
   return raw._msg.hdr > 0 && message.data.length === 0 && fromNats(message)["status"]?.startsWith("503") === true;
+}
+
+/**
+ * The payload of a request as text. Bytes that are not UTF-8 are refused: replaced characters would be another request.
+ * Throws `invalid_argument`.
+ */
+export function requestTextOf(message: Msg): string {
+  const text = textOf(message);
+  if (text.includes("\uFFFD") && !isUtf8(message.data)) throw invalidArgument("body", "is not valid UTF-8");
+  return text;
 }
 
 /** The payload as text, without an intermediate copy. */

@@ -169,6 +169,18 @@ verifies(
   },
 );
 
+test("bytes that are not UTF-8 are refused, not mangled", async () => {
+  const { subject: to } = await answering((text) => text);
+  const inbox: string[] = [];
+  const reply = caller.inbox.openForEver((message) => void inbox.push(textOf(message)));
+  caller.bus.send(to, Uint8Array.from([0x22, 0xc3, 0x28, 0x22]), undefined, reply);
+  await until(() => inbox.length === 1);
+  expect(JSON.parse(inbox[0] ?? "")).toMatchObject({
+    error: { code: "invalid_argument", message: "body is not valid UTF-8" },
+  });
+  expect((await caller.call(to, '"\uFFFD"', { timeoutMs: 3_000 })).text).toBe('"\uFFFD"');
+});
+
 test("S4: a stranger's error stays inside, and the worker stays up", async () => {
   const seen: BeamlineError[] = [];
   const { subject: to } = await answering(

@@ -16,7 +16,7 @@ import { CANCEL_SUBJECT } from "./call.ts";
 import { expired, IncomingCall } from "./context.ts";
 import { answerDiscovery, EndpointStats } from "./discovery.ts";
 import type { Endpoint } from "./endpoint.ts";
-import { isNoResponders, textOf } from "./headers.ts";
+import { isNoResponders, requestTextOf, textOf } from "./headers.ts";
 import { sendStream } from "./stream.ts";
 import { Inbox } from "./inbox.ts";
 
@@ -147,8 +147,8 @@ export class Server {
       const around = this.#options.around ?? plain;
       const done = around(endpoint, call, () =>
         endpoint.kind === "stream"
-          ? this.#stream(endpoint, endpoint.stream(textOf(message), call), call, message)
-          : endpoint.answer(textOf(message), call),
+          ? this.#stream(endpoint, endpoint.stream(requestTextOf(message), call), call, message)
+          : endpoint.answer(requestTextOf(message), call),
       );
       if (typeof done === "string") {
         this.#reply(endpoint, message, done);
