@@ -56,13 +56,13 @@ function at(transport: "nats" | "grpc", id: string): At {
   const call: World["call"] =
     transport === "nats"
       ? (method, request) => world.call(method, request, { tenant: "probes" })
-      : (method, request) => client.call(method, request as never, { timeoutMs: 20_000 }) as never;
+      : (method, request) => client.call(method, request, { timeoutMs: 20_000 });
   return {
     id,
     call,
     async refused(method, request) {
       try {
-        await call(method, request as never);
+        await call(method, request);
       } catch (thrown) {
         if (thrown instanceof BeamlineError) return { code: thrown.code, message: thrown.message };
         const { code, details } = thrown as ServiceError;

@@ -15,10 +15,7 @@ export interface At {
   readonly id: string;
   readonly call: World["call"];
   /** The lower-case code name of the error, and its message. Fails when the call succeeds. */
-  refused<M extends Method>(
-    method: M,
-    request: Parameters<World["call"]>[1],
-  ): Promise<{ code: string; message: string }>;
+  readonly refused: (method: Method, request: object) => Promise<{ code: string; message: string }>;
 }
 
 const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));

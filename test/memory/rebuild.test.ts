@@ -1,6 +1,8 @@
 /** Projections are only that: flushed, deleted, or of another model, they come back from the log with every answer as before. */
+import { createServer } from "node:http";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, expect } from "vitest";
 import { openStream } from "../../bus/stream.ts";
 import type { Scope } from "../../runtime/lifecycle.ts";
@@ -33,7 +35,7 @@ const tenants = ["default", "tenant two/ü"];
 async function fill(): Promise<void> {
   for (const tenant of tenants) {
     const call = <M extends Parameters<World["call"]>[0]>(method: M, request: Parameters<World["call"]>[1]) =>
-      world.call(method, request as never, { tenant });
+      world.call(method, request, { tenant });
     for (let n = 0; n < 5; n++)
       await call("pushEvent", { id: `critical-${n}`, category: "error", critical: true, data_json: json({ n }) });
     for (let n = 0; n < 80; n++)
@@ -83,7 +85,7 @@ async function answers(): Promise<{ readonly all: unknown; readonly relevances: 
   const all: unknown[] = [];
   for (const tenant of tenants) {
     const ask = <M extends Parameters<World["call"]>[0]>(method: M, request: Parameters<World["call"]>[1]) =>
-      world.call(method, request as never, { tenant });
+      world.call(method, request, { tenant });
     all.push(
       await ask("getRecentEvents", { count: -1 }),
       await ask("getRecentEvents", { count: 7, category: "odd" }),
@@ -145,8 +147,8 @@ verifies("log-is-truth", "memory: Redis flushed and the index deleted while no w
 verifies("log-is-truth", "memory: a rebuild by hand, with progress", async () => {
   const before = await answers();
   const told: { projection?: string; done: number | boolean; total?: number }[] = [];
-  for await (const text of openStream(world.caller, REBUILD_SUBJECT, "{}", { timeoutMs: 60_000 }))
-    told.push(JSON.parse(text) as never);
+  for await (const message of openStream(world.caller, REBUILD_SUBJECT, "{}", { timeoutMs: 60_000 }))
+    told.push(JSON.parse(message) as never);
   expect(told.at(-1)).toEqual({ done: true });
   expect(new Set(told.map(({ projection }) => projection))).toEqual(new Set(["hot", "index", undefined]));
   await same(before);
@@ -154,8 +156,6 @@ verifies("log-is-truth", "memory: a rebuild by hand, with progress", async () =>
 
 verifies("log-is-truth", "memory: another embedding model embeds everything again", async () => {
   await worker.close();
-  const { text } = await import("node:stream/consumers");
-  const { createServer } = await import("node:http");
   let embedded = 0;
   // An endpoint of ten dimensions: each text is where its letters point.
   const server = createServer((request, response) => {
