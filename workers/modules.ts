@@ -6,6 +6,7 @@ const loaders: Readonly<Record<string, () => Promise<WorkerModule>>> = {
   routing: async () => (await import("./routing/worker.ts")).routingWorker,
   execution: async () => (await import("./execution/worker.ts")).executionWorker,
   usage: async () => (await import("./usage/worker.ts")).usageWorker,
+  memory: async () => (await import("./memory/worker.ts")).memoryWorker,
 };
 
 export const workerNames: readonly string[] = Object.keys(loaders);
