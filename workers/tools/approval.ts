@@ -103,6 +103,11 @@ export class Approvals {
       .sort((a, b) => a.asked_at - b.asked_at);
   }
 
+  /** Tenants that have approvals. */
+  async tenants(): Promise<string[]> {
+    return [...new Set((await this.#bucket.entries("*")).map(({ parts }) => parts[0] ?? ""))];
+  }
+
   /** Approves or denies. Throws `not_found`, `failed_precondition` when it was decided already or its time is over. */
   async decide(tenant: string, approvalId: string, approve: boolean, by: string, note: string): Promise<Approval> {
     const listed = (await this.list(tenant)).find(({ approval_id }) => approval_id === approvalId);

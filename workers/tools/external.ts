@@ -34,7 +34,9 @@ export function outsideHandlers({ egress, caller, mcp, maxBytes }: OutsidePorts)
         subjectOf(address);
         return;
       }
-      if (address.startsWith("mcp:")) throw invalidArgument("handler_address", "mcp: is for imported servers alone");
+      if (/^(?:mcp|plugin):/.test(address)) {
+        throw invalidArgument("handler_address", "mcp: and plugin: are not for registering");
+      }
       try {
         await egress.checkAddress(address);
       } catch (thrown) {
@@ -47,8 +49,10 @@ export function outsideHandlers({ egress, caller, mcp, maxBytes }: OutsidePorts)
       }
     },
 
-    async run({ definition, handler_address: address }, input, call) {
-      if (address.startsWith("mcp:")) return mcp.call(address, input, call);
+    async run(registered, input, call) {
+      const { definition, handler_address: address, plugin } = registered;
+      if (plugin !== undefined) return call.host.plugins.run(plugin, input, call);
+      if (address.startsWith("mcp:")) return mcp.call(registered, input, call);
       const request = ExecuteRequest.fromPartial({
         tool_name: definition.name,
         agent_id: call.agent,

@@ -80,6 +80,12 @@ export class Grants {
     return alive(value, this.#clock.now());
   }
 
+  /** What is stored for an agent, as text, and its revision: for putting it back. */
+  async document(tenant: string, agent: string): Promise<{ readonly text: string | null; readonly revision: number }> {
+    const { value, revision } = await this.#bucket.get(keyOf(tenant, agent));
+    return { text: value === undefined ? null : JSON.stringify(value), revision };
+  }
+
   /**
    * Grants for a time. Throws `ToolFailure` for a capability that is none, and for an agent that grants itself what it does not hold.
    */

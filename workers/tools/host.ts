@@ -5,6 +5,7 @@ import type { Backups } from "./backup.ts";
 import type { Confined } from "./files/confine.ts";
 import type { Grants } from "./grants.ts";
 import type { Ledger } from "./ledger.ts";
+import type { Plugins } from "./plugins.ts";
 import type { Limits, Programs } from "./run.ts";
 import type { Secrets } from "./secrets.ts";
 import type { Call, Json } from "./tool.ts";
@@ -17,6 +18,7 @@ export interface Host {
   readonly backups: Backups;
   readonly grants: Grants;
   readonly ledger: Ledger;
+  readonly plugins: Plugins;
   readonly secrets: Secrets;
   readonly clock: Clock;
   readonly newId: () => string;

@@ -101,6 +101,20 @@ export class Ledger {
     for await (const page of readFrom<Page>(this.#bus, STREAM, subjectOf(tenant))) yield* page.value.rows;
   }
 
+  /** Rows from a place in the log on, whole messages at a time; `next` is where to go on. */
+  async page(
+    tenant: string,
+    from: number,
+    limit: number,
+  ): Promise<{ readonly rows: readonly Row[]; readonly next?: number }> {
+    const rows: Row[] = [];
+    for await (const page of readFrom<Page>(this.#bus, STREAM, subjectOf(tenant), from)) {
+      rows.push(...page.value.rows);
+      if (rows.length >= limit) return { rows, next: page.seq + 1 };
+    }
+    return { rows };
+  }
+
   /** Walks both chains from the beginning. An empty ledger is right. */
   async verify(tenant: string): Promise<Verdict> {
     let head = emptyChain;

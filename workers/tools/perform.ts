@@ -119,7 +119,16 @@ export function callOf(ports: PipelinePorts, journey: Journey, signal: AbortSign
     host: ports.host,
     depth: 0,
     steps,
-    undo: (...more) => void steps.push(...more),
+    undo(...more) {
+      for (const step of more) {
+        // Grants are known before they are changed, their revision only afterwards.
+        const before = steps.findIndex(
+          (each) => each.op === "grants" && step.op === "grants" && each.agent === step.agent,
+        );
+        if (before >= 0) steps[before] = step;
+        else steps.push(step);
+      }
+    },
   };
 }
 

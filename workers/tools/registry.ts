@@ -10,6 +10,7 @@ import type { Bucket } from "./bucket.ts";
 import { catalogue } from "./catalogue/index.ts";
 import { facts, type Fact, type Risk, type ToolName } from "./catalogue/facts.ts";
 import { compile, compileForeign, type Check } from "./schema.ts";
+import type { PluginMeta } from "./plugins.ts";
 import type { Call, Handler, Json } from "./tool.ts";
 
 /** A tool ready to be run. */
@@ -34,6 +35,10 @@ export interface Registered {
   readonly handler_address: string;
   readonly registered_at: number;
   readonly registered_by: string;
+  /** The script and its facts, for a plugin. */
+  readonly plugin?: PluginMeta;
+  /** Where the MCP server is, for a tool imported over HTTP. */
+  readonly mcp?: { readonly url: string; readonly headers?: Readonly<Record<string, string>> };
 }
 
 /** How a registered tool is reached. */
@@ -53,9 +58,7 @@ const MAX_DESCRIPTION = 8_192;
 const MAX_TOOLS = 1_000;
 
 const builtIns: ReadonlyMap<string, Offered> = new Map(
-  (Object.entries(facts) as [ToolName, Fact][])
-    .filter(([name]) => catalogue[name] !== undefined)
-    .map(([name, fact]) => [name, offer(name, fact, catalogue[name])]),
+  (Object.entries(facts) as [ToolName, Fact][]).map(([name, fact]) => [name, offer(name, fact, catalogue[name])]),
 );
 
 export class Registry {
@@ -107,6 +110,18 @@ export class Registry {
     await this.#bucket.update(keyOf(tenant, definition.name), () => registered);
   }
 
+  /** Adds a tool whose handler is ours to know, an imported one. Throws `invalid_argument` when it cannot be a tool. */
+  async adopt(
+    tenant: string,
+    given: ToolDefinition,
+    more: Omit<Registered, "definition" | "registered_at">,
+  ): Promise<void> {
+    const definition = complete(given);
+    compileForeign(definition.input_schema, "tool.input_schema");
+    const registered = { ...more, definition, registered_at: this.#clock.now() };
+    await this.#bucket.update(keyOf(tenant, definition.name), () => registered);
+  }
+
   /** False when there was no such tool. Throws `failed_precondition` for a built-in one. */
   async deregister(tenant: string, name: string): Promise<boolean> {
     if (builtIns.has(name))
@@ -124,7 +139,10 @@ export class Registry {
     const rollback = definition.rollback_tool;
     return {
       definition,
-      needs: definition.required_capabilities.map((name) => name.replaceAll(/[.:]/g, "_")),
+      needs:
+        registered.plugin !== undefined
+          ? ["plugin_execute"]
+          : definition.required_capabilities.map((name) => name.replaceAll(/[.:]/g, "_")),
       checkedRisk: definition.risk_level as Risk,
       handler: {
         changes: !definition.idempotent || definition.reversible,
@@ -188,8 +206,7 @@ function complete(given: ToolDefinition): Registered["definition"] {
   if (given.namespace !== "" && given.namespace !== namespace)
     refuse("namespace", `must be ${namespace}, the part of the name before the dot`);
   if (builtIns.has(given.name)) refuse("name", `${given.name} is built in and cannot be replaced`);
-  if (builtInNamespaces.has(namespace) && namespace !== "plugin")
-    refuse("namespace", `${namespace} belongs to the built-in tools`);
+  if (builtInNamespaces.has(namespace)) refuse("namespace", `${namespace} belongs to the built-in tools`);
   if (given.risk_level !== "" && !RISKS.includes(given.risk_level))
     refuse("risk_level", `must be one of ${RISKS.join(", ")}`);
   if (given.timeout_ms < 0 || given.timeout_ms > MAX_TIMEOUT_MS)

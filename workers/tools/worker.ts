@@ -28,9 +28,14 @@ import type { Host } from "./host.ts";
 import { Ledger } from "./ledger.ts";
 import { Pipeline } from "./pipeline.ts";
 import { RateLimit } from "./ratelimit.redis.ts";
-import { Registry } from "./registry.ts";
+import { Registry, type Registered } from "./registry.ts";
 import { Rollbacks } from "./rollback.ts";
+import { McpServers, readMcpFile } from "./mcp.ts";
+import { Plugins } from "./plugins.ts";
 import { Programs } from "./run.ts";
+import { openSweeper } from "./sweeper.ts";
+import { toolEndpoints } from "./endpoints.ts";
+import { VERSION } from "../../runtime/version.ts";
 import { Secrets } from "./secrets.ts";
 import { toolsSettings } from "./settings.ts";
 import { ToolFailure } from "./failure.ts";
@@ -58,13 +63,14 @@ export const toolsWorker = defineWorker({
     const ledger = new Ledger(bus);
     const grants = new Grants(new Bucket(bus, buckets.toolGrants), clock);
     const executions = new Executions(bus);
-    const outside = outsideHandlers({
-      egress,
-      caller,
-      mcp: { call: () => Promise.reject(new ToolFailure("no MCP")) },
-      maxBytes: config.BEAMLINE_TOOLS_MAX_OUTPUT_BYTES,
-    });
-    const registry = new Registry(new Bucket(bus, buckets.toolRegistry), outside, clock);
+    const programs = new Programs(env, files.roots[0] ?? "/");
+    const servers = await readMcpFile(config.BEAMLINE_TOOLS_MCP);
+    const mcp = scope.use("mcp servers", new McpServers({ egress, programs, servers, version: VERSION }), (m) =>
+      m.close(),
+    );
+    const registered = new Bucket<Registered>(bus, buckets.toolRegistry);
+    const outside = outsideHandlers({ egress, caller, mcp, maxBytes: config.BEAMLINE_TOOLS_MAX_OUTPUT_BYTES });
+    const registry = new Registry(registered, outside, clock);
     const approvals = new Approvals(
       new Bucket(bus, buckets.toolApprovals),
       ledger,
@@ -82,15 +88,19 @@ export const toolsWorker = defineWorker({
       },
       clock,
     );
+    const sandbox = {
+      memoryBytes: config.BEAMLINE_TOOLS_SANDBOX_MEMORY_MB * 1024 * 1024,
+      files: config.BEAMLINE_TOOLS_SANDBOX_FILES,
+      processes: config.BEAMLINE_TOOLS_SANDBOX_PROCESSES,
+      cpuSeconds: config.BEAMLINE_TOOLS_SANDBOX_SECONDS,
+    };
+    const pluginDirectory = resolve(config.BEAMLINE_TOOLS_PLUGINS ?? join(data, "plugins"));
+    const plugins = new Plugins(registered, programs, sandbox, pluginDirectory, clock);
     const host: Host = {
       files,
-      programs: new Programs(env, files.roots[0] ?? "/"),
-      limits: {
-        memoryBytes: config.BEAMLINE_TOOLS_SANDBOX_MEMORY_MB * 1024 * 1024,
-        files: config.BEAMLINE_TOOLS_SANDBOX_FILES,
-        processes: config.BEAMLINE_TOOLS_SANDBOX_PROCESSES,
-        cpuSeconds: config.BEAMLINE_TOOLS_SANDBOX_SECONDS,
-      },
+      programs,
+      limits: sandbox,
+      plugins,
       egress,
       backups,
       grants,
@@ -101,7 +111,7 @@ export const toolsWorker = defineWorker({
       node: config.BEAMLINE_TOOLS_NODE ?? hostname(),
       places: {
         data,
-        plugins: resolve(config.BEAMLINE_TOOLS_PLUGINS ?? join(data, "plugins")),
+        plugins: pluginDirectory,
         source: resolve(config.BEAMLINE_TOOLS_SELF_PATH ?? "."),
         smtp: config.BEAMLINE_TOOLS_SMTP,
       },
@@ -139,6 +149,11 @@ export const toolsWorker = defineWorker({
     };
     const pipeline = new Pipeline(ports);
     const rollbacks = new Rollbacks(ports);
-    return endpointsOf(ToolRegistryDefinition, toolHandlers({ registry, pipeline, rollbacks }));
+    scope.use("sweeper", openSweeper(ports, approvals), (sweeper) => sweeper.close());
+    await mcp.importAll(registry, (name, error) => log.warn(`the MCP server ${name} was not imported`, { error }));
+    return [
+      ...endpointsOf(ToolRegistryDefinition, toolHandlers({ registry, pipeline, rollbacks })),
+      ...toolEndpoints({ grants, approvals, ledger, rollbacks, executions, registry, mcp }),
+    ];
   },
 });

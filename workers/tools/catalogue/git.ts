@@ -1,0 +1,380 @@
+/** Git (aiOS tools, namespace git), by the git binary with argument vectors. */
+import { lstat, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { ToolFailure } from "../failure.ts";
+import { look } from "../files/confine.ts";
+import { bool, int, list, object, path, str } from "../schema.ts";
+import { tool, type Call, type Json, type Namespace } from "../tool.ts";
+import type { Step } from "../undo.ts";
+import { located, restoring } from "./fs.ts";
+
+interface InRepo {
+  readonly repo_path: string;
+}
+
+const repo_path = path("Working tree.");
+/** A branch, remote or revision: never an option. */
+const ref = (description: string, more: Json = {}) =>
+  str(description, { minLength: 1, maxLength: 255, pattern: "^[A-Za-z0-9_@^~][A-Za-z0-9_./@^~{}+-]*$", ...more });
+const remote = ref("", { default: "origin" });
+const paths = ["repo_path"];
+const FIELD = "\u001f";
+
+/**
+ * Nothing a repository says may start a program: no hooks, no pager, no helpers. Settings that cannot be switched off from here make a
+ * repository unusable for tools (see `refuseTraps`).
+ */
+const SAFE = [
+  "core.hooksPath=/dev/null",
+  "core.fsmonitor=false",
+  "core.pager=cat",
+  "core.askPass=",
+  "credential.helper=",
+  "commit.gpgSign=false",
+  "protocol.allow=never",
+  "protocol.https.allow=always",
+  "protocol.http.allow=always",
+  "http.followRedirects=false",
+  "safe.directory=*",
+  "gc.auto=0",
+  "maintenance.auto=false",
+].flatMap((setting) => ["-c", setting]);
+
+const TRAPS =
+  /^(filter\..*|diff\..*\.(command|textconv)|merge\..*\.driver|core\.(sshcommand|gitproxy|editor|worktree|alternaterefscommand)|gpg\..*|remote\..*\.(vcs|proxy|uploadpack|receivepack)|url\..*|include(if)?\..*|http\..*|credential\..*|protocol\..*|uploadpack\..*|receive\..*|submodule\..*)$/i;
+
+export const git: Namespace<"git"> = {
+  "git.init": tool<{ path: string; bare: boolean }>({
+    about: "Makes a repository.",
+    input: object({ path: path("Directory; made when missing."), "bare?": bool("", { default: false }) }),
+    output: object({ success: bool(), path: str() }),
+    changes: true,
+    paths: ["path"],
+    async prepare({ path, bare }, call) {
+      const plain = call.host.files.plain(path);
+      const there = await look(call.host.files, path);
+      if (there === undefined)
+        return [
+          { op: "rmdir", paths: await call.host.files.missingParents(path) },
+          { op: "remove", path: plain },
+        ];
+      const inner = bare ? plain : join(plain, ".git");
+      if (bare || (await look(call.host.files, inner)) !== undefined) return [];
+      return [{ op: "remove", path: inner }];
+    },
+    async run({ path, bare }, call) {
+      await using place = await located("git.init", path, call, { parents: [] });
+      await run(dirname(place.path), ["init", "--quiet", ...(bare ? ["--bare"] : []), "--", place.path], call);
+      return { success: true, path: place.path };
+    },
+  }),
+
+  "git.clone": tool<{ url: string; destination: string; branch?: string; depth: number }>({
+    about: "Clones over http or https, or from a directory inside the roots, to a destination that must not exist.",
+    input: object({
+      url: str("", { minLength: 1, maxLength: 4_096 }),
+      destination: path("Directory."),
+      "branch?": ref(""),
+      "depth?": int("0 is all of it.", { default: 0, minimum: 0 }),
+    }),
+    output: object({ success: bool(), url: str(), destination: str() }),
+    changes: true,
+    paths: ["destination"],
+    async prepare({ destination }, call) {
+      if ((await look(call.host.files, destination)) !== undefined)
+        throw new ToolFailure(`git.clone: ${destination} already exists`);
+      return restoring("git.clone", destination, call);
+    },
+    async run({ url, destination, branch, depth }, call) {
+      const source = await sourceOf(url, call);
+      await using place = await located("git.clone", destination, call, { parents: [] });
+      const options = [
+        ...(branch === undefined ? [] : [`--branch=${branch}`]),
+        ...(depth > 0 ? [`--depth=${depth}`] : []),
+      ];
+      await run(
+        dirname(place.path),
+        [...source.settings, "clone", "--quiet", "--no-local", ...options, "--", source.url, place.path],
+        call,
+      );
+      return { success: true, url, destination: place.path };
+    },
+  }),
+
+  "git.add": tool<InRepo & { files?: string[]; all: boolean }>({
+    about: "Stages files, or all changes.",
+    input: object({
+      repo_path,
+      "files?": list(str("Below the repository.", { minLength: 1, maxLength: 4096 })),
+      "all?": bool("", { default: false }),
+    }),
+    output: object({ success: bool(), files_staged: list(str()) }),
+    changes: true,
+    paths,
+    async prepare({ repo_path }, call) {
+      const repo = await repoAt(repo_path, call);
+      return restoring("git.add", join(repo, ".git", "index"), call, false);
+    },
+    async run({ repo_path, files = [], all }, call) {
+      const repo = await repoAt(repo_path, call);
+      if (files.length === 0 && !all) throw new ToolFailure("git.add: name files or set all");
+      await run(repo, ["add", ...(all ? ["--all"] : []), "--", ...(all ? [] : files)], call);
+      const staged = await run(repo, ["diff", "--cached", "--name-only", "-z"], call);
+      return { success: true, files_staged: staged.split("\0").filter(Boolean) };
+    },
+  }),
+
+  "git.commit": tool<InRepo & { message: string; author?: string }>({
+    about: "Commits what is staged.",
+    input: object({
+      repo_path,
+      message: str("", { minLength: 1, maxLength: 65_536 }),
+      "author?": str("Name <mail>", { pattern: "^[^<>\\n]{1,200} <[^<>\\n]{1,200}>$" }),
+    }),
+    output: object({ success: bool(), commit_hash: str(), message: str() }),
+    changes: true,
+    paths,
+    async run({ repo_path, message, author }, call) {
+      const repo = await repoAt(repo_path, call);
+      await run(
+        repo,
+        [
+          "commit",
+          "--quiet",
+          "--no-verify",
+          ...(author === undefined ? [] : [`--author=${author}`]),
+          `--message=${message}`,
+        ],
+        call,
+      );
+      return { success: true, commit_hash: (await run(repo, ["rev-parse", "HEAD"], call)).trim(), message };
+    },
+  }),
+
+  "git.push": tool<InRepo & { remote: string; branch?: string }>({
+    about: "Pushes a branch, the current one when none is named.",
+    input: object({ repo_path, "remote?": remote, "branch?": ref("") }),
+    output: object({ success: bool(), remote: str(), branch: str() }),
+    changes: true,
+    paths,
+    async run({ repo_path, remote, branch }, call) {
+      const repo = await repoAt(repo_path, call);
+      const name = branch ?? (await current(repo, call));
+      const target = await remoteOf(repo, remote, call);
+      await run(
+        repo,
+        [...target.settings, "push", "--quiet", "--no-verify", "--", target.url, `${name}:${name}`],
+        call,
+      );
+      return { success: true, remote, branch: name };
+    },
+  }),
+
+  "git.pull": tool<InRepo & { remote: string; branch?: string }>({
+    about: "Pulls a branch, the current one when none is named; only forward.",
+    input: object({ repo_path, "remote?": remote, "branch?": ref("") }),
+    output: object({ success: bool(), remote: str(), output: str() }),
+    changes: true,
+    paths,
+    async run({ repo_path, remote, branch }, call) {
+      const repo = await repoAt(repo_path, call);
+      const target = await remoteOf(repo, remote, call);
+      const output = await run(
+        repo,
+        [
+          ...target.settings,
+          "pull",
+          "--ff-only",
+          "--no-rebase",
+          "--",
+          target.url,
+          branch ?? (await current(repo, call)),
+        ],
+        call,
+      );
+      return { success: true, remote, output };
+    },
+  }),
+
+  "git.branch": tool<InRepo & { action: string; name?: string; at?: string }>({
+    about: "Lists, creates, switches to or deletes a branch.",
+    input: object({
+      repo_path,
+      "action?": str("", { enum: ["list", "create", "switch", "delete"], default: "list" }),
+      "name?": ref(""),
+    }),
+    output: object({ success: bool(), action: str(), branches: list(str()), current: str() }),
+    changes: true,
+    paths,
+    async prepare({ repo_path, action, name = "" }, call) {
+      const repo = await repoAt(repo_path, call);
+      const step = (input: Json): readonly Step[] => [
+        { op: "run", tool: "git.branch", input: { repo_path: repo, ...input } },
+      ];
+      if (action === "create") return step({ action: "delete", name });
+      if (action === "switch") return step({ action: "switch", name: await current(repo, call) });
+      if (action !== "delete") return [];
+      return step({
+        action: "create",
+        name,
+        at: (await run(repo, ["rev-parse", "--verify", `refs/heads/${name}`], call)).trim(),
+      });
+    },
+    async run({ repo_path, action, name, at }, call) {
+      const repo = await repoAt(repo_path, call);
+      if (action !== "list" && name === undefined) throw new ToolFailure(`git.branch: ${action} needs a name`);
+      const given = name ?? "";
+      if (action === "create")
+        await run(repo, ["branch", "--", given, ...(call.depth > 0 && at !== undefined ? [at] : [])], call);
+      else if (action === "switch") await run(repo, ["switch", "--quiet", given], call);
+      else if (action === "delete") await run(repo, ["branch", "--quiet", "-D", "--", given], call);
+      const branches = (await run(repo, ["for-each-ref", "--format=%(refname:short)", "refs/heads"], call))
+        .split("\n")
+        .filter(Boolean);
+      return { success: true, action, branches, current: await current(repo, call) };
+    },
+  }),
+
+  "git.status": tool<InRepo>({
+    about: "What is staged, modified and untracked.",
+    input: object({ repo_path }),
+    output: object({
+      clean: bool(),
+      branch: str(),
+      staged: list(str()),
+      modified: list(str()),
+      untracked: list(str()),
+    }),
+    paths,
+    async run({ repo_path }, call) {
+      const repo = await repoAt(repo_path, call);
+      const lines = (await run(repo, ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"], call))
+        .split("\0")
+        .filter(Boolean);
+      const named = (fits: (index: string, tree: string) => boolean) =>
+        lines.filter((line) => fits(line[0] ?? " ", line[1] ?? " ")).map((line) => line.slice(3));
+      return {
+        clean: lines.length === 0,
+        branch: await current(repo, call),
+        staged: named((index) => index !== " " && index !== "?"),
+        modified: named((_, tree) => tree !== " " && tree !== "?"),
+        untracked: named((index) => index === "?"),
+      };
+    },
+  }),
+
+  "git.log": tool<InRepo & { count: number }>({
+    about: "Commits, newest first.",
+    input: object({ repo_path, "count?": int("", { default: 10, minimum: 1, maximum: 1_000 }) }),
+    output: object({ entries: list(object({ hash: str(), author: str(), date: str("RFC 3339"), message: str() })) }),
+    paths,
+    async run({ repo_path, count }, call) {
+      const repo = await repoAt(repo_path, call);
+      const text = await run(
+        repo,
+        ["log", "-z", `--max-count=${count}`, `--format=%H${FIELD}%an${FIELD}%aI${FIELD}%s`],
+        call,
+      );
+      const entries = text
+        .split("\0")
+        .filter(Boolean)
+        .map((line) => {
+          const [hash = "", author = "", date = "", message = ""] = line.trim().split(FIELD);
+          return { hash, author, date, message };
+        });
+      return { entries };
+    },
+  }),
+
+  "git.diff": tool<InRepo & { staged: boolean; commit?: string }>({
+    about: "Changes of the working tree, of what is staged, or since a commit.",
+    input: object({ repo_path, "staged?": bool("", { default: false }), "commit?": ref("") }),
+    output: object({ diff: str(), files_changed: int() }),
+    paths,
+    async run({ repo_path, staged, commit }, call) {
+      const repo = await repoAt(repo_path, call);
+      const which = [...(staged ? ["--cached"] : []), ...(commit === undefined ? [] : [commit])];
+      const diff = await run(repo, ["diff", "--no-ext-diff", "--no-textconv", "--no-color", ...which, "--"], call);
+      const names = await run(
+        repo,
+        ["diff", "--no-ext-diff", "--no-textconv", "--name-only", "-z", ...which, "--"],
+        call,
+      );
+      return { diff, files_changed: names.split("\0").filter(Boolean).length };
+    },
+  }),
+};
+
+/** Runs git. Throws `ToolFailure` with what it complained about. */
+async function run(cwd: string, args: readonly string[], call: Call): Promise<string> {
+  return call.host.programs.must("git", [...SAFE, ...args], {
+    cwd,
+    signal: call.signal,
+    maxBytes: 4 * 1024 * 1024,
+    env: {
+      GIT_CONFIG_NOSYSTEM: "1",
+      GIT_CONFIG_GLOBAL: "/dev/null",
+      GIT_TERMINAL_PROMPT: "0",
+      GIT_CEILING_DIRECTORIES: dirname(cwd),
+      GIT_AUTHOR_NAME: call.agent,
+      GIT_AUTHOR_EMAIL: `${call.agent}@beamline.invalid`,
+      GIT_COMMITTER_NAME: call.agent,
+      GIT_COMMITTER_EMAIL: `${call.agent}@beamline.invalid`,
+    },
+  });
+}
+
+/** The real path of a repository inside the roots that asks for nothing dangerous. */
+async function repoAt(given: string, call: Call): Promise<string> {
+  await using place = await located(call.tool, given, call, { follow: true });
+  const inner = await lstat(join(place.path, ".git")).catch(() => undefined);
+  const bare = inner === undefined && (await stat(join(place.path, "HEAD")).catch(() => undefined)) !== undefined;
+  if (inner?.isDirectory() !== true && !bare) throw new ToolFailure(`${call.tool}: ${given} is not a git repository`);
+  await refuseTraps(place.path, call);
+  return place.path;
+}
+
+/** Whoever may write files may write `.git/config`; what it could make git run is refused rather than run. */
+async function refuseTraps(repo: string, call: Call): Promise<void> {
+  const names = (await run(repo, ["config", "--local", "--no-includes", "--name-only", "--list", "-z"], call)).split(
+    "\0",
+  );
+  const trap = names.find((name) => TRAPS.test(name));
+  if (trap !== undefined) throw new ToolFailure(`${call.tool}: the repository sets ${trap}, which tools do not allow`);
+}
+
+async function current(repo: string, call: Call): Promise<string> {
+  const { stdout } = await call.host.programs.run("git", [...SAFE, "symbolic-ref", "--short", "--quiet", "HEAD"], {
+    cwd: repo,
+    signal: call.signal,
+  });
+  return stdout.trim() === "" ? "HEAD" : stdout.trim();
+}
+
+async function remoteOf(repo: string, name: string, call: Call): Promise<{ url: string; settings: string[] }> {
+  return sourceOf((await run(repo, ["config", "--local", "--get", `remote.${name}.url`], call)).trim(), call);
+}
+
+/** A source git may talk to: a directory inside the roots, or a web server whose judged address git is pinned to. */
+async function sourceOf(text: string, call: Call): Promise<{ url: string; settings: string[] }> {
+  const web = /^https?:\/\//i.test(text) ? URL.parse(text) : null;
+  if (web !== null) {
+    const port = web.port === "" ? (web.protocol === "https:" ? 443 : 80) : Number(web.port);
+    const { host, address } = await call.host.egress.checkAddress(`${web.hostname}:${port}`);
+    return {
+      url: text,
+      settings: [
+        "-c",
+        `http.curloptResolve=${host}:${port}:${address.includes(":") ? `[${address}]` : address}`,
+        "-c",
+        "http.proxy=",
+      ],
+    };
+  }
+  if (!text.startsWith("/"))
+    throw new ToolFailure(
+      `${call.tool}: only http, https and directories inside the roots can be reached, not ${text}`,
+    );
+  await using place = await located(call.tool, text, call, { follow: true });
+  return { url: place.path, settings: ["-c", "protocol.file.allow=always"] };
+}

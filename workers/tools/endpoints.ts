@@ -1,0 +1,177 @@
+/**
+ * What the tools worker answers beside its RPCs, as JSON on `beamline.tools.v1.*`: for the orchestrator (capabilities), for the operator and the
+ * command line (approvals, ledger, whole tasks, MCP). Outside programs may not publish there.
+ */
+import { parseJson } from "../../bus/call.ts";
+import type { Endpoint } from "../../bus/endpoint.ts";
+import { BeamlineError, invalidArgument } from "../../contracts/errors.ts";
+import type { CallContext } from "../../contracts/handlers.ts";
+import type { Approvals } from "./approval.ts";
+import type { Executions } from "./executions.ts";
+import type { Grants } from "./grants.ts";
+import type { Ledger } from "./ledger.ts";
+import type { McpServers } from "./mcp.ts";
+import type { Registry } from "./registry.ts";
+import type { Rollbacks } from "./rollback.ts";
+import { compile, list, num, object, str, bool, int, texts, wordInput } from "./schema.ts";
+import type { Json, Schema } from "./tool.ts";
+import { ToolFailure } from "./failure.ts";
+
+export interface EndpointPorts {
+  readonly grants: Grants;
+  readonly approvals: Approvals;
+  readonly ledger: Ledger;
+  readonly rollbacks: Rollbacks;
+  readonly executions: Executions;
+  readonly registry: Registry;
+  readonly mcp: McpServers;
+}
+
+const PREFIX = "beamline.tools.v1";
+const TIMEOUT_MS = 60_000;
+const UNDO_TIMEOUT_MS = 300_000;
+
+const agent_id = str("", { minLength: 1, maxLength: 256 });
+
+export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
+  const { grants, approvals, ledger, rollbacks, executions, registry, mcp } = ports;
+  return [
+    /** A refusal is `granted: false` with `denial_reason`. */
+    endpoint<{ agent_id: string; capabilities: string[]; reason: string; duration_hours: number; granted_by: string }>(
+      "capabilities.grant",
+      object({
+        agent_id,
+        capabilities: list(str(), "", { minItems: 1 }),
+        "reason?": str("", { default: "" }),
+        "duration_hours?": num("", { default: 0 }),
+        "granted_by?": str("", { default: "" }),
+      }),
+      async ({ agent_id: agent, capabilities, reason, duration_hours: hours, granted_by: by }, { tenant }) => {
+        try {
+          const { expiresAt } = await grants.grant(tenant, { agent, capabilities, reason, hours, by });
+          return {
+            granted: true,
+            granted_capabilities: capabilities,
+            expires_at: new Date(expiresAt).toISOString(),
+            denial_reason: "",
+          };
+        } catch (thrown) {
+          if (thrown instanceof ToolFailure)
+            return { granted: false, granted_capabilities: [], expires_at: "", denial_reason: thrown.message };
+          throw thrown;
+        }
+      },
+    ),
+    /** No capabilities named takes all grants back. */
+    endpoint<{ agent_id: string; capabilities: string[] }>(
+      "capabilities.revoke",
+      object({ agent_id, "capabilities?": list(str(), "", { default: [] }) }),
+      async ({ agent_id, capabilities }, { tenant }) => ({
+        revoked: (await grants.revoke(tenant, agent_id, capabilities.length === 0 ? undefined : capabilities)).count,
+      }),
+    ),
+    endpoint<{ agent_id: string; capabilities: string[]; paths: string[] }>(
+      "capabilities.check",
+      object({ agent_id, capabilities: list(str()), "paths?": list(str(), "", { default: [] }) }),
+      async ({ agent_id, capabilities, paths }, { tenant }) => ({
+        ...(await grants.check(tenant, agent_id, capabilities, async () => paths)),
+      }),
+    ),
+    endpoint<{ agent_id: string }>("capabilities.list", object({ agent_id }), async ({ agent_id }, { tenant }) => ({
+      grants: (await grants.list(tenant, agent_id)).map((grant) => ({ ...grant })),
+    })),
+    endpoint("approvals.list", object(), async (_request, { tenant }) => ({
+      approvals: (await approvals.list(tenant)).map((each) => ({ ...each })),
+    })),
+    endpoint<{ approval_id: string; approve: boolean; by: string; note: string }>(
+      "approvals.decide",
+      object({ approval_id: str(), approve: bool(), by: str("", { minLength: 1 }), "note?": str("", { default: "" }) }),
+      async ({ approval_id, approve, by, note }, { tenant }) => ({
+        ...(await approvals.decide(tenant, approval_id, approve, by, note)),
+      }),
+    ),
+    endpoint<{ agent_id?: string; tool_name?: string; since?: string; until?: string; limit: number }>(
+      "audit.query",
+      object({
+        "agent_id?": str(),
+        "tool_name?": str(),
+        "since?": str(),
+        "until?": str(),
+        "limit?": int("", { default: 50, minimum: 1, maximum: 1_000 }),
+      }),
+      async (query, { tenant }) => ({ rows: (await ledger.query(tenant, query)).map((row) => ({ ...row })) }),
+    ),
+    endpoint("audit.verify", object(), async (_request, { tenant }) => ({ ...(await ledger.verify(tenant)) })),
+    /** Pages of rows, oldest first; `next` is where to go on, absent at the end. */
+    endpoint<{ from: number; limit: number }>(
+      "audit.rows",
+      object({
+        "from?": int("Stream sequence.", { default: 1, minimum: 1 }),
+        "limit?": int("", { default: 500, minimum: 1, maximum: 2_000 }),
+      }),
+      async ({ from, limit }, { tenant }) => ({ ...(await ledger.page(tenant, from, limit)) }),
+    ),
+    endpoint<{ task_id: string; reason: string }>(
+      "rollback_task",
+      object({ task_id: str("", { minLength: 1 }), "reason?": str("", { default: "" }) }),
+      async ({ task_id, reason }, context) => {
+        const steps = await rollbacks.rollbackTask(task_id, reason, context);
+        return { success: steps.every(({ success }) => success), steps: steps.map((step) => ({ ...step })) };
+      },
+      UNDO_TIMEOUT_MS,
+    ),
+    endpoint<{ task_id: string }>("executions.list", object({ task_id: str() }), async ({ task_id }, { tenant }) => ({
+      executions: (await executions.ofTask(tenant, task_id)).map(({ execution }) => ({
+        execution_id: execution.execution_id,
+        tool_name: execution.tool_name,
+        agent_id: execution.agent_id,
+        state: execution.state,
+        success: execution.success ?? null,
+        started_at: execution.started_at,
+      })),
+    })),
+    endpoint<{ name: string; url: string; headers?: Record<string, string>; capabilities: string[] }>(
+      "mcp.import",
+      object({
+        name: str(),
+        url: str("", { minLength: 1 }),
+        "headers?": texts(),
+        "capabilities?": list(str(), "", { default: [] }),
+      }),
+      async ({ name, ...server }, { tenant, principal }) => ({
+        tools: await mcp.import(registry, tenant, name, server, principal),
+      }),
+    ),
+  ];
+}
+
+/** @typeParam I the request, which has passed the schema */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters
+function endpoint<I>(
+  name: string,
+  schema: Schema,
+  answer: (request: I, context: CallContext) => Promise<Json>,
+  timeoutMs = TIMEOUT_MS,
+): Endpoint {
+  const subject = `${PREFIX}.${name}`;
+  const check = compile(schema);
+  return {
+    kind: "request",
+    subject,
+    name: subject.replaceAll(".", "-"),
+    dialect: "aios",
+    timeoutMs,
+    async answer(text, context) {
+      const request = text === "" ? {} : parseJson(text);
+      const violations = check(request);
+      const [first] = violations;
+      if (first !== undefined) throw invalidArgument(first.missing ?? first.at.slice(1), wordInput(name, violations));
+      try {
+        return JSON.stringify(await answer(request as I, context));
+      } catch (thrown) {
+        if (thrown instanceof ToolFailure) throw new BeamlineError("failed_precondition", thrown.message);
+        throw thrown;
+      }
+    },
+  };
+}
