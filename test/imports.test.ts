@@ -35,7 +35,7 @@ interface Import {
 
 function sources(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
-    .filter((path) => path.endsWith(".ts") && !path.endsWith(".test.ts"))
+    .filter((path) => path.endsWith(".ts") && !path.endsWith(".test.ts") && !path.endsWith("testbed.ts"))
     .map((path) => join(folder, path));
 }
 

@@ -1,0 +1,191 @@
+/** The edge as standard tools see it: health, reflection, TLS, listeners that would be open to anyone. */
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { credentials, status as grpc, type ServiceError } from "@grpc/grpc-js";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow.ts";
+import { services } from "../../contracts/routes.ts";
+import { freePort } from "../../deploy/local/ports.ts";
+import { openEdge } from "../../edge/edge.ts";
+import { Scope } from "../../runtime/lifecycle.ts";
+import { grpcClient } from "../kit/grpc.ts";
+import { health, reflectedServices } from "../kit/standard.ts";
+import { until } from "../kit/until.ts";
+import { startWorld, type World } from "../kit/world.ts";
+
+const run = promisify(execFile);
+let world: World;
+beforeAll(async () => {
+  world = await startWorld({ syncInterval: "1m" });
+});
+afterAll(() => world?.[Symbol.asyncDispose]());
+
+const request = { message: { message_id: "m1", tenant_id: "acme", message_type: "chat", payload: Buffer.from("{}") } };
+
+test("reflection lists every service", async () => {
+  const listed = await reflectedServices(world.grpc);
+  for (const service of services) expect(listed).toContain(service.fullName);
+});
+
+test("health of a service follows the worker behind it", async () => {
+  expect(await health(world.grpc, "")).toBe("SERVING");
+  expect(await health(world.grpc, "beamline.flow.v1.Router")).toBe("NOT_SERVING");
+  const worker = await world.startWorker("routing");
+  await until(async () => (await health(world.grpc, "beamline.flow.v1.Router")) === "SERVING");
+  await worker.stop();
+  await until(async () => (await health(world.grpc, "beamline.flow.v1.Router")) === "NOT_SERVING");
+});
+
+test("/healthz lives, /readyz names what is missing, /metrics is Prometheus text", async () => {
+  expect((await fetch(`http://${world.http}/healthz`)).status).toBe(200);
+  const scope = new Scope();
+  const http = `127.0.0.1:${await freePort()}`;
+  await openEdge(scope, {
+    ...edgeEnv(),
+    BEAMLINE_HTTP_ADDR: http,
+    BEAMLINE_GRPC_ADDR: "127.0.0.1:0",
+    BEAMLINE_EXPECT_WORKERS: "routing,memory",
+  });
+  scope.ready();
+  const ready = await fetch(`http://${http}/readyz`);
+  expect(ready.status).toBe(503);
+  expect(await ready.json()).toMatchObject({
+    ok: false,
+    parts: { bus: { ok: true }, "worker memory": { ok: false, detail: "no memory worker answers" } },
+  });
+  expect(await (await fetch(`http://${http}/metrics`)).text()).toMatch(/^# TYPE nodejs_/m);
+  expect((await fetch(`http://${http}/nothing`)).status).toBe(404);
+  await scope.close();
+});
+
+function edgeEnv(): Record<string, string> {
+  const { password, inboxPrefix } = world.servers.credentials.edge;
+  return {
+    ...world.servers.env,
+    BEAMLINE_LOG_LEVEL: "silent",
+    NATS_USER: "edge",
+    NATS_PASSWORD: password,
+    NATS_INBOX_PREFIX: inboxPrefix,
+  };
+}
+
+describe("TLS", () => {
+  let folder: string;
+  const file = (name: string): string => join(folder, name);
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), "beamline-tls-"));
+    const openssl = (...args: string[]): Promise<unknown> => run("openssl", args, { cwd: folder });
+    await openssl(
+      "req",
+      "-x509",
+      "-newkey",
+      "ec",
+      "-pkeyopt",
+      "ec_paramgen_curve:P-256",
+      "-nodes",
+      "-keyout",
+      "ca.key",
+      "-out",
+      "ca.crt",
+      "-days",
+      "2",
+      "-subj",
+      "/CN=test-ca",
+    );
+    for (const name of ["server", "client"]) {
+      await openssl(
+        "req",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        `${name}.key`,
+        "-out",
+        `${name}.csr`,
+        "-subj",
+        `/CN=localhost`,
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+      );
+      await openssl(
+        "x509",
+        "-req",
+        "-in",
+        `${name}.csr`,
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-out",
+        `${name}.crt`,
+        "-days",
+        "2",
+        "-copy_extensions",
+        "copy",
+      );
+    }
+  });
+  afterAll(() => rm(folder, { recursive: true }));
+
+  test("by configuration, and mutual TLS refuses a client without a certificate", async () => {
+    const scope = new Scope();
+    const { grpc: port } = await openEdge(scope, {
+      ...edgeEnv(),
+      BEAMLINE_GRPC_ADDR: "127.0.0.1:0",
+      BEAMLINE_HTTP_ADDR: "127.0.0.1:0",
+      BEAMLINE_GRPC_TLS_CERT: file("server.crt"),
+      BEAMLINE_GRPC_TLS_KEY: file("server.key"),
+      BEAMLINE_GRPC_TLS_CLIENT_CA: file("ca.crt"),
+    });
+    scope.ready();
+    const ca = await readFile(file("ca.crt"));
+    const code = async (channel: ReturnType<typeof credentials.createSsl>): Promise<[number, string]> => {
+      using client = grpcClient(RouterDefinition, `localhost:${port}`, channel);
+      return await client.call("decide", request, { timeoutMs: 3_000 }).then(
+        () => [grpc.OK, ""],
+        (error: ServiceError) => [error.code, error.details],
+      );
+    };
+    const mutual = await code(
+      credentials.createSsl(ca, await readFile(file("client.key")), await readFile(file("client.crt"))),
+    );
+    expect(mutual).toEqual([grpc.UNAVAILABLE, expect.stringContaining("no routing worker")]); // it got through to the bus
+    const [refused, why] = await code(credentials.createSsl(ca));
+    expect(refused).toBe(grpc.UNAVAILABLE);
+    expect(why).not.toContain("no routing worker");
+    await scope.close();
+  });
+});
+
+describe("a listener beyond loopback", () => {
+  const beyond = { BEAMLINE_GRPC_ADDR: "0.0.0.0:0", BEAMLINE_HTTP_ADDR: "127.0.0.1:0" };
+
+  test("is refused without authentication", async () => {
+    const scope = new Scope();
+    await expect(openEdge(scope, { ...edgeEnv(), ...beyond })).rejects.toThrow(
+      /needs authentication.*BEAMLINE_API_KEYS_FILE/s,
+    );
+    await scope.close();
+  });
+
+  test("opens when told explicitly to serve anyone", async () => {
+    const scope = new Scope();
+    const { grpc: port } = await openEdge(scope, { ...edgeEnv(), ...beyond, BEAMLINE_ALLOW_ANONYMOUS: "true" });
+    expect(port).toBeGreaterThan(0);
+    await scope.close();
+  });
+});
+
+test("a taken port is said so, with the address", async () => {
+  const scope = new Scope();
+  await expect(
+    openEdge(scope, { ...edgeEnv(), BEAMLINE_GRPC_ADDR: world.grpc, BEAMLINE_HTTP_ADDR: "127.0.0.1:0" }),
+  ).rejects.toThrow(world.grpc);
+  await scope.close();
+});
