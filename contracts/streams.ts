@@ -55,6 +55,18 @@ const base = {
 
 /** Every stream of the system. */
 export const streams = {
+  // -- routing --------------------------------------------------------------------------------------------------------
+  /** What was answered to idempotency keys: `log.routing.key.<tenant>.<digest of the key>`. Read when Redis has lost them; lives as long as they do. */
+  routingKeys: {
+    ...base,
+    name: "ROUTING_KEYS",
+    purpose: "answers to idempotency keys of routing requests",
+    subjects: ["log.routing.key.>"],
+    maxAgeMs: 60 * 60 * 1000,
+    duplicateWindowMs: 2 * 60 * 1000,
+    schedules: false,
+  },
+  // -- end of routing -------------------------------------------------------------------------------------------------
   /** Assignments to execution workers, their acknowledgements and results (BeamLine, execution contract). */
   exec: {
     ...base,
@@ -142,12 +154,24 @@ export const streams = {
   /** Who did what: one hash chain, kept for ever. */
   runAudit: { ...base, name: "RUN_AUDIT", purpose: "audit log of runs", subjects: ["log.run_audit.>"], maxAgeMs: 0 },
   // -- end of runs ----------------------------------------------------------------------------------------------------
+  // -- inference ------------------------------------------------------------------------------------------------------
+  /** Calls of the aiOS API gateway, the truth behind its budgets: `log.inference.calls.<tenant>`. */
+  inference: {
+    ...base,
+    name: "INFERENCE",
+    purpose: "calls of the API gateway and what they cost",
+    subjects: ["log.inference.calls.*"],
+    maxAgeMs: 400 * DAY_MS,
+  },
+  // -- end of inference -----------------------------------------------------------------------------------------------
 } as const satisfies Record<string, StreamSpec>;
 
 /** Every key-value bucket. */
 export const buckets = {
   /** Routing policies: key `<tenant>.<policy>` (each as bus/keys writes it), value the stored policy document. */
   policies: { name: "policies", purpose: "routing policies", history: 10, ttlMs: 0 },
+  /** Routing extensions: key `<tenant>.<extension>`, tenant `*` for everybody; value a registry record. */
+  extensions: { name: "extensions", purpose: "routing extensions", history: 5, ttlMs: 0 },
   // -- tools ----------------------------------------------------------------------------------------------------------
   /** Tools served elsewhere: key `<tenant>.<tool>`. */
   toolRegistry: { name: "tool_registry", purpose: "registered tools", history: 5, ttlMs: 0 },

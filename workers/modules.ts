@@ -5,6 +5,7 @@ import type { WorkerModule } from "./module.ts";
 const loaders: Readonly<Record<string, () => Promise<WorkerModule>>> = {
   routing: async () => (await import("./routing/worker.ts")).routingWorker,
   execution: async () => (await import("./execution/worker.ts")).executionWorker,
+  inference: async () => (await import("./inference/worker.ts")).inferenceWorker,
   usage: async () => (await import("./usage/worker.ts")).usageWorker,
   memory: async () => (await import("./memory/worker.ts")).memoryWorker,
 };

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect } from "vitest";
 import { startWorld, type World } from "../kit/world.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
-import { all, assign, assignment, count } from "./kit.ts";
+import { all, byText, assign, assignment, count } from "./kit.ts";
 
 const ASSIGNMENTS = 300;
 
@@ -44,9 +44,9 @@ verifies(
     const { delivered } = await bus.jsm.consumers.info("EXEC", "exec-workers");
     expect(delivered.consumer_seq).toBeGreaterThan(ASSIGNMENTS + 1);
     const events = (await all(bus, "USAGE", "beamline.usage.v1.metered")).map(({ body }) => body["assignment_id"]);
-    expect(events.sort()).toEqual([...ids, late].sort());
+    expect(events.sort(byText)).toEqual([...ids, late].sort(byText));
     const results = (await all(bus, "EXEC", "caf.exec.result.v1")).map(({ body }) => body["assignment_id"]);
-    expect(results.sort()).toEqual([...ids, late].sort());
+    expect(results.sort(byText)).toEqual([...ids, late].sort(byText));
   },
   { timeout: 120_000 },
 );

@@ -82,3 +82,7 @@ function jsonIn(text: string): Json {
     return {};
   }
 }
+
+export function byText(a: unknown, b: unknown): number {
+  return String(a) < String(b) ? -1 : 1;
+}

@@ -7,7 +7,7 @@ import { ExecResult } from "../../contracts/gen/beamline/worker/v1/result.ts";
 import { startWorld, type World } from "../kit/world.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
-import { about, all, assign, assignment, count, resultFor, usageFor } from "./kit.ts";
+import { about, byText, all, assign, assignment, count, resultFor, usageFor } from "./kit.ts";
 
 let world: World;
 let server: Server;
@@ -228,7 +228,7 @@ describe("results of other programs", () => {
       return found.length >= bad.length + 1 && found;
     }, "dead letters");
     const fields = letters.map(({ body }) => (body["context"] as { error: { field?: string } }).error.field);
-    expect(fields.sort()).toEqual([...bad.map(([, field]) => field), "body"].sort());
+    expect(fields.sort(byText)).toEqual([...bad.map(([, field]) => field), "body"].sort(byText));
     expect(letters.every(({ headers }) => headers["x-dlq-reason"] === "validation_failed")).toBe(true);
     expect(await count(bus, "USAGE", "beamline.usage.v1.metered")).toBe(before);
     await until(
