@@ -113,7 +113,7 @@ class Acks {
   }
 
   add<T>(pending: Pending<T>): void {
-    pending.reply = this.#inbox.open((message, error) => pending.settle(message, error));
+    pending.reply = this.#inbox.open(pending);
     this.#pending.add(pending as unknown as Pending<never>);
     this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS);
   }

@@ -5,15 +5,19 @@
  * K2 A lost connection fails what is in flight with `unavailable`: its outcome is unknown, so the caller decides.
  * K3 A cancelled call is forgotten here and the worker is told, so that it can stop.
  */
+import type { Msg } from "@nats-io/transport-node";
 import { BeamlineError, invalidArgument } from "../contracts/errors.ts";
 import { errorOfBody } from "../contracts/errorbody.ts";
 import { header, type Headers } from "../contracts/headers.ts";
 import type { Bus } from "./connect.ts";
 import { fromNats, isNoResponders, textOf } from "./headers.ts";
-import { Inbox } from "./inbox.ts";
+import { Inbox, type Waiter } from "./inbox.ts";
 
 /** Broadcast to all workers when a caller gives up: the payload is the reply subject of the abandoned call. */
 export const CANCEL_SUBJECT = "beamline.cancel.v1";
+
+/** How late a deadline may be noticed, milliseconds. One sweep for all calls costs less than a timer for each. */
+const SWEEP_MS = 20;
 
 export interface CallOptions {
   readonly headers?: Headers;
@@ -36,6 +40,8 @@ export interface Reply {
 export class Caller {
   readonly bus: Bus;
   readonly inbox: Inbox;
+  readonly #pending = new Set<PendingCall>();
+  #sweeper: NodeJS.Timeout | undefined;
 
   constructor(bus: Bus) {
     this.bus = bus;
@@ -47,40 +53,35 @@ export class Caller {
    * `deadline_exceeded`, `cancelled`, `message_too_large`. Returns how to give up.
    */
   start(subject: string, data: string, options: CallOptions, done: Done): () => void {
-    const { bus, inbox } = this;
-    if (!bus.connected) {
+    if (!this.bus.connected) {
       done(new BeamlineError("unavailable", "the bus is not connected"), undefined);
       return nothing;
     }
-    let open = true;
-    const finish = (error: BeamlineError | undefined, reply: Reply | undefined): void => {
-      if (!open) return;
-      open = false;
-      inbox.close(inboxSubject);
-      clearTimeout(timer);
-      done(error, reply);
-    };
-    const inboxSubject = inbox.open((message, error) => {
-      if (message === undefined) finish(error, undefined);
-      else if (isNoResponders(message)) finish(nobody(subject, options.worker), undefined);
-      else finish(undefined, { text: textOf(message), headers: fromNats(message) });
-    });
-    const timer = setTimeout(() => {
-      finish(
-        new BeamlineError("deadline_exceeded", `no answer to ${subject} within ${options.timeoutMs} ms`),
-        undefined,
-      );
-    }, roundUp(options.timeoutMs));
+    const pending = new PendingCall(this, subject, options, done);
+    this.#pending.add(pending);
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS);
     try {
-      bus.send(subject, data, options.headers, inboxSubject);
+      this.bus.send(subject, data, options.headers, pending.reply);
     } catch (thrown) {
-      finish(BeamlineError.from(thrown), undefined);
+      pending.finish(BeamlineError.from(thrown), undefined);
     }
-    return () => {
-      if (!open) return;
-      if (bus.connected) bus.send(CANCEL_SUBJECT, inboxSubject);
-      finish(new BeamlineError("cancelled", "the call was cancelled"), undefined);
-    };
+    return () => pending.giveUp();
+  }
+
+  /** A call is over, however it ended. */
+  forget(pending: PendingCall): void {
+    this.inbox.close(pending.reply);
+    this.#pending.delete(pending);
+  }
+
+  #sweep(): void {
+    if (this.#pending.size === 0) {
+      clearInterval(this.#sweeper);
+      this.#sweeper = undefined;
+      return;
+    }
+    const now = performance.now();
+    for (const pending of this.#pending) if (pending.expires <= now) pending.expire();
   }
 
   /** `start` as a promise, cancelled by `options.signal`. */
@@ -102,22 +103,61 @@ export class Caller {
   /** One request whose reply is JSON; an error reply in any contract's form is thrown. */
   async request(subject: string, json: unknown, options: CallOptions): Promise<unknown> {
     const reply = await this.call(subject, JSON.stringify(json), options);
-    const body = parseJson(reply.text);
-    if (isError(reply.headers)) throw errorOfBody(body, reply.headers[header.serviceError]);
-    return body;
+    if (isError(reply.headers)) throw errorOfReply(reply);
+    return parseJson(reply.text);
   }
 
   stop(): void {
     this.inbox.stop();
+    clearInterval(this.#sweeper);
   }
 }
 
-/**
- * Timers of one length share a list; a length of its own for every call is a list of its own. Whoever set a long deadline keeps it
- * too, so being a little late here only frees the place a little later.
- */
-function roundUp(ms: number): number {
-  return ms < 1_000 ? ms : Math.ceil(ms / 100) * 100;
+/** One call under way: an object and two entries, no timer and no promise of its own. */
+class PendingCall implements Waiter {
+  readonly reply: string;
+  readonly expires: number;
+  readonly #caller: Caller;
+  readonly #subject: string;
+  readonly #options: CallOptions;
+  readonly #done: Done;
+  #open = true;
+
+  constructor(caller: Caller, subject: string, options: CallOptions, done: Done) {
+    this.#caller = caller;
+    this.#subject = subject;
+    this.#options = options;
+    this.#done = done;
+    this.expires = performance.now() + options.timeoutMs;
+    this.reply = caller.inbox.open(this);
+  }
+
+  settle(message: Msg | undefined, error: BeamlineError | undefined): void {
+    if (message === undefined) this.finish(error, undefined);
+    else if (isNoResponders(message)) this.finish(nobody(this.#subject, this.#options.worker), undefined);
+    else this.finish(undefined, { text: textOf(message), headers: fromNats(message) });
+  }
+
+  finish(error: BeamlineError | undefined, reply: Reply | undefined): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#caller.forget(this);
+    this.#done(error, reply);
+  }
+
+  expire(): void {
+    const { timeoutMs } = this.#options;
+    this.finish(
+      new BeamlineError("deadline_exceeded", `no answer to ${this.#subject} within ${timeoutMs} ms`),
+      undefined,
+    );
+  }
+
+  giveUp(): void {
+    if (!this.#open) return;
+    if (this.#caller.bus.connected) this.#caller.bus.send(CANCEL_SUBJECT, this.reply);
+    this.finish(new BeamlineError("cancelled", "the call was cancelled"), undefined);
+  }
 }
 
 export function nobody(subject: string, worker: string | undefined): BeamlineError {
@@ -130,6 +170,17 @@ export function nobody(subject: string, worker: string | undefined): BeamlineErr
 /** Whether a reply's headers mark it as an error (NATS ADR-32). */
 export function isError(headers: Headers): boolean {
   return headers[header.serviceErrorCode] !== undefined;
+}
+
+/** The error a reply stands for, in any contract's form; `internal` when its body cannot be read. */
+export function errorOfReply(reply: Reply): BeamlineError {
+  let body: unknown;
+  try {
+    body = JSON.parse(reply.text);
+  } catch {
+    body = undefined;
+  }
+  return errorOfBody(body, reply.headers[header.serviceError]);
 }
 
 /** Throws `invalid_argument` for text that is not JSON. */

@@ -6,8 +6,11 @@ import { nuid, type Msg, type Subscription } from "@nats-io/transport-node";
 import type { BeamlineError } from "../contracts/errors.ts";
 import type { Bus } from "./connect.ts";
 
-/** Told of every message that arrives for it; with `error` when the connection is lost or refused, and then never again. */
-export type Waiter = (message: Msg | undefined, error: BeamlineError | undefined) => void;
+/** Who waits at a reply subject. */
+export interface Waiter {
+  /** Told of every message that arrives for it; with `error` when the connection is lost, and then never again. */
+  settle(message: Msg | undefined, error: BeamlineError | undefined): void;
+}
 
 export class Inbox {
   readonly #prefix: string;
@@ -24,7 +27,7 @@ export class Inbox {
         const { subject } = message;
         const waiter = this.#waiting.get(subject);
         if (waiter === undefined) this.#lasting.get(subject)?.(message);
-        else waiter(message, undefined);
+        else waiter.settle(message, undefined);
       },
     });
     this.#unwatch = bus.onDisconnect((error) => this.#fail(error));
@@ -61,6 +64,6 @@ export class Inbox {
   #fail(error: BeamlineError): void {
     const waiters = [...this.#waiting.values()];
     this.#waiting.clear();
-    for (const waiter of waiters) waiter(undefined, error);
+    for (const waiter of waiters) waiter.settle(undefined, error);
   }
 }

@@ -15,7 +15,7 @@ export interface ChildOptions {
 }
 
 /** A larger young generation: most of what a call allocates is dead before it is looked at. */
-const NODE_FLAGS = ["--max-semi-space-size=64"];
+export const NODE_FLAGS = ["--max-semi-space-size=64"];
 const RESTART_AFTER_MS = 500;
 /** Dying this soon after the start, so many times in a row, is not worth another try. */
 const QUICK_MS = 5_000;

@@ -6,10 +6,9 @@ import type {
   ServerUnaryCall,
   ServerWritableStream,
 } from "@grpc/grpc-js";
-import { isError, type Caller, type Reply } from "../bus/call.ts";
+import { errorOfReply, isError, type Caller, type Reply } from "../bus/call.ts";
 import { openStream } from "../bus/stream.ts";
 import { opaque } from "../contracts/codec.ts";
-import { errorOfBody } from "../contracts/errorbody.ts";
 import { BeamlineError } from "../contracts/errors.ts";
 import { header, type Headers } from "../contracts/headers.ts";
 import type { Route } from "../contracts/routes.ts";
@@ -207,14 +206,4 @@ function drained(call: ServerWritableStream<Buffer, Buffer>, signal: AbortSignal
     call.once("drain", go);
     signal.addEventListener("abort", stop, { once: true });
   });
-}
-
-function errorOfReply(reply: Reply): BeamlineError {
-  let body: unknown;
-  try {
-    body = JSON.parse(reply.text);
-  } catch {
-    body = undefined;
-  }
-  return errorOfBody(body, reply.headers[header.serviceError]);
 }

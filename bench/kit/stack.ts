@@ -53,7 +53,7 @@ export async function openStack(defer: Defer, options: StackOptions): Promise<St
     ...plainEnv(),
     BEAMLINE_DATA_DIR: dataDir,
     BEAMLINE_ROUTER_ADMIN_API_KEY: key,
-    BEAMLINE_SEED_DEFAULT_POLICY: "true",
+    BEAMLINE_ROUTER_SEED_DEFAULT: "true",
     ...options.env,
   };
   let failed: string | undefined;
