@@ -48,6 +48,8 @@ export interface ForkOrigin {
   readonly sourceRunId: string;
   readonly fromSeq: number;
   readonly mode: "replay" | "branch";
+  /** Run whose recorded effects and children a replay answers with: the source, or for a replay of a replay what that one had. */
+  readonly effectsOf: string;
 }
 
 /** What a run was started with; stands in its first message and never changes. */

@@ -1,5 +1,5 @@
 /** How writes fold into a channel's state (OpenWOP, channels and reducers). Pure, and in log order: a replay ends in the same state. */
-import { isObject, type Json } from "./json.ts";
+import { isObject, objectOr } from "./json.ts";
 import type { Channel } from "./workflow.ts";
 
 export const REDUCERS = ["replace", "append", "merge", "counter", "votes", "feedback", "message"] as const;
@@ -51,7 +51,7 @@ export function reduce(channel: Channel, state: unknown, value: unknown, written
 
 function increment(value: unknown): number {
   if (typeof value === "number") return value;
-  const { by } = (isObject(value) ? value : {}) as Json;
+  const { by } = objectOr(value);
   return typeof by === "number" ? by : 1;
 }
 

@@ -220,7 +220,8 @@ class OpenwopHttp {
     const error = translated(thrown);
     const { http } = meaning(codeIn("openwop", error.code));
     this.#report(error, request);
-    if (error.retryAfterSeconds !== undefined) void reply.header("retry-after", String(Math.ceil(error.retryAfterSeconds)));
+    if (error.retryAfterSeconds !== undefined)
+      void reply.header("retry-after", String(Math.ceil(error.retryAfterSeconds)));
     const body = errorBody(error, "openwop");
     if (http >= 500)
       body["details"] = {

@@ -1,6 +1,6 @@
 /** One stretch of executing a run: from a wake to its end, or to where it can only wait. Rules N2 to N4 of engine.ts. */
 import { numberOr, objectOr } from "../../contracts/openwop/json.ts";
-import type { NewEvent } from "../../contracts/openwop/log.ts";
+import type { NewEvent, RunEvent } from "../../contracts/openwop/log.ts";
 import { isTerminal, openInterrupt } from "../../contracts/openwop/snapshot.ts";
 import type { NodeState, RunState } from "../../contracts/openwop/state.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
@@ -16,6 +16,8 @@ import type { Invocations } from "./invocations.ts";
 import type { RunMetrics } from "./metrics.ts";
 import { failed, type EffectOptions, type NodeCall, type NodeResult, type NodeType } from "./nodetype.ts";
 import { isUnsettled, nextMoves } from "./plan.ts";
+import type { RunLog } from "./log.ts";
+import { divergence, recordedAnswers } from "./replay.ts";
 import { resultEvents } from "./result.ts";
 import type { Session } from "./session.ts";
 
@@ -27,6 +29,7 @@ export interface ActivationPorts {
   /** Node types of other owners, by prefix: served on the bus. */
   readonly customType: (typeId: string) => NodeType | undefined;
   readonly capabilities: ReadonlySet<string>;
+  readonly log: RunLog;
   readonly invocations: Invocations;
   readonly limits: Limits;
   readonly metrics: RunMetrics;
@@ -61,6 +64,8 @@ export class Activation {
   #wakeUp: (() => void) | undefined;
   #chunkTimer: NodeJS.Timeout | undefined;
   #broken: unknown;
+  /** The source's log, for replays. */
+  #source: readonly RunEvent[] = [];
 
   constructor(ports: ActivationPorts, session: Session, graph: Graph) {
     this.#ports = ports;
@@ -88,6 +93,8 @@ export class Activation {
     try {
       if (redelivered && this.#state.status === "running")
         this.#session.emit({ type: "run.resuming", payload: { fromStatus: this.#state.status } });
+      const { fork, owner } = this.#state.record;
+      if (fork?.mode === "replay") this.#source = await this.#ports.log.events(owner.tenant, fork.sourceRunId);
       await this.#loop();
     } finally {
       signal.removeEventListener("abort", stop);
@@ -194,6 +201,7 @@ export class Activation {
   }
 
   #complete(): void {
+    this.#compare();
     const outputs: Record<string, unknown> = {};
     for (const { node, outgoing } of this.#graph.nodes) {
       const own = this.#state.nodes.get(node.id);
@@ -209,6 +217,7 @@ export class Activation {
 
   #failRun(code: string, message: string, first?: NewEvent, failedNodeId?: string, details?: unknown): void {
     if (first !== undefined) this.#session.emit(first);
+    this.#compare();
     for (const own of this.#state.nodes.values()) {
       if (isUnsettled(own))
         this.#session.emit({
@@ -223,6 +232,13 @@ export class Activation {
       payload: { error, ...(failedNodeId !== undefined && { failedNodeId }), durationMs: this.#age() },
     });
     this.#ports.metrics.ended(this.#state, "failed");
+  }
+
+  /** A replay says where it went another way than its source, before it ends. */
+  #compare(): void {
+    const { fork } = this.#state.record;
+    const diverged = fork?.mode === "replay" ? divergence(fork.sourceRunId, this.#source, this.#state) : undefined;
+    if (diverged !== undefined) this.#session.emit(diverged);
   }
 
   #age(): number {
@@ -409,6 +425,10 @@ export class Activation {
       id: () => this.#ports.ids.v7(),
     }))
       this.#session.emit(event);
+    if (result.kind === "asks" && this.#source.length > 0) {
+      const { interruptId = "" } = own;
+      for (const event of recordedAnswers(this.#source, nodeId, own.executions, interruptId)) this.#session.emit(event);
+    }
     if (result.kind === "completed" || result.kind === "failed")
       this.#ports.metrics.node(own, result.kind, this.#ports.clock.now());
   }

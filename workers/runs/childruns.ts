@@ -19,6 +19,12 @@ export function childPorts(ports: () => RunsPorts): Children {
       const all = ports();
       const { record } = parent.state;
       const { tenant, principal = "" } = record.owner;
+      if (record.fork?.mode === "replay") {
+        throw new BeamlineError(
+          "replay_source_missing",
+          `run ${record.fork.sourceRunId} has no recorded child of node ${parent.node.id}`,
+        );
+      }
       const current = await all.definitions.current(tenant, workflowId);
       if (current === undefined)
         throw new BeamlineError("unknown_child_workflow", `there is no workflow ${workflowId}`);

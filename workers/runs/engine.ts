@@ -80,8 +80,23 @@ export class Engine {
     }
     const mine: Active = { activation: undefined, again: false, done: Promise.resolve() };
     this.#active.set(key, mine);
-    mine.done = this.#hold(wake, mine).finally(() => this.#active.delete(key));
+    mine.done = this.#rounds(wake, mine, key);
     return mine.done;
+  }
+
+  /** What arrives while the lease is given back starts another round: between the last look and the end nothing can arrive. */
+  async #rounds(wake: Wake, mine: Active, key: string): Promise<void> {
+    try {
+      let next = wake;
+      do {
+        mine.again = false;
+        await this.#hold(next, mine);
+        const { entry: _entry, ...rest } = wake;
+        next = { ...rest, redelivered: false };
+      } while (mine.again);
+    } finally {
+      this.#active.delete(key);
+    }
   }
 
   async #hold(wake: Wake, mine: Active): Promise<void> {
@@ -92,14 +107,7 @@ export class Engine {
       throw new BeamlineError("unavailable", `run ${runId} is held by another worker`);
     }
     try {
-      let next: Wake = wake;
-      for (;;) {
-        mine.again = false;
-        await this.#once(next, mine);
-        if (!mine.again) return;
-        const { entry: _entry, ...rest } = wake;
-        next = { ...rest, redelivered: false };
-      }
+      await this.#once(wake, mine);
     } finally {
       await lease.release(tenant, runId);
     }

@@ -155,7 +155,7 @@ export class Invocations {
     iteration: number,
     provider: string,
   ): Promise<T> {
-    const source = record.fork?.sourceRunId ?? "";
+    const source = record.fork?.effectsOf ?? "";
     const found = await this.stored(record.owner.tenant, source, nodeId, ordinal, iteration, provider);
     if (found?.state === "done") return found.result as T;
     if (found?.state === "failed") throw errorOf(found);

@@ -63,8 +63,8 @@ const operations: Readonly<Record<RestOperation, Operate>> = {
   debug_bundle: (ports, asker, rest) => debugBundle(ports, asker, param(rest, "runId")),
   resolve_interrupt: (ports, asker, rest) =>
     resolveByRun(ports, asker, param(rest, "runId"), param(rest, "nodeId"), rest.body),
-  inspect_token: (ports, _asker, rest) => inspectByToken(ports, param(rest, "token")),
-  resolve_token: (ports, asker, rest) => resolveByToken(ports, asker, param(rest, "token"), rest.body),
+  inspect_token: (ports, _asker, rest) => inspectByToken(ports, param(rest, "*")),
+  resolve_token: (ports, asker, rest) => resolveByToken(ports, asker, param(rest, "*"), rest.body),
   get_artifact: (ports, asker, rest) => artifactAnswer(ports, asker, param(rest, "runId"), param(rest, "artifactId")),
   register_webhook: (ports, asker, rest) => registerWebhook(ports, asker, rest.body),
   list_webhooks: (ports, asker) => listWebhooks(ports, asker),

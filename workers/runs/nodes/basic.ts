@@ -41,13 +41,15 @@ const fail: NodeType = {
 const delay: NodeType = {
   typeId: "core.delay",
   mode: "parked",
-  run({ inputs, config, own, now }) {
+  run({ inputs, config, own, now, state }) {
     const ms = numberOr(
       inputs["delayMs"],
       numberOr(config["ms"], numberOr(config["delayMs"], numberOr(config["durationMs"], 0))),
     );
     const until = Date.parse(own.startedAt) + Math.max(0, ms);
-    return now >= until ? completed({ delayedMs: ms }) : { kind: "waits", until };
+    // A replay does not sit through it again: its clock is the log.
+    const replayed = state.record.fork?.mode === "replay";
+    return replayed || now >= until ? completed({ delayedMs: ms }) : { kind: "waits", until };
   },
 };
 

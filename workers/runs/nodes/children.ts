@@ -29,8 +29,10 @@ export interface Children {
 /** The same child for the same turn of the same node, however often it is started. */
 export function childRunId(call: NodeCall, part: number): string {
   const { record } = call.state;
+  // A replay looks at the children its source had, and starts none.
+  const parentId = record.fork?.mode === "replay" ? record.fork.effectsOf : record.runId;
   const digest = createHash("sha256")
-    .update([record.owner.tenant, record.runId, call.node.id, call.own.iterations, part].join("\0"))
+    .update([record.owner.tenant, parentId, call.node.id, call.own.iterations, part].join("\0"))
     .digest("hex");
   return `${digest.slice(0, 8)}-${digest.slice(8, 12)}-8${digest.slice(13, 16)}-a${digest.slice(17, 20)}-${digest.slice(20, 32)}`;
 }

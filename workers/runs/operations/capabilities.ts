@@ -1,10 +1,26 @@
 /** What this host says of itself (OpenWOP, discovery): every line is true, and what is not done is not there. */
+import { createHash } from "node:crypto";
+import { canonicalJson } from "../../../contracts/openwop/json.ts";
 import type { Answer } from "../caller.ts";
-import type { RunsPorts } from "../ports.ts";
+import { CHECKPOINT_ENTRIES, CHECKPOINT_SECONDS } from "../audit.ts";
 import { MOCK_PROVIDERS } from "../nodes/mock.ts";
+import type { RunsPorts } from "../ports.ts";
+import { openapiDocument } from "./openapi.ts";
+
+const DAY_S = 24 * 60 * 60;
 
 /** `GET /.well-known/openwop`. */
-export async function capabilities({ host, limits }: Pick<RunsPorts, "host" | "limits">): Promise<Answer> {
+export async function capabilities({
+  host,
+  limits,
+  audit,
+}: Pick<RunsPorts, "host" | "limits" | "audit">): Promise<Answer> {
+  const production = {
+    supported: true,
+    backpressure: { supported: true, inflightCap: host.inflightCap, retryAfterSeconds: 1 },
+    retention: { days: host.retentionDays },
+    debugBundle: { supported: true },
+  };
   const body = {
     protocolVersion: "1.0",
     protocolVersions: ["1.0"],
@@ -27,10 +43,22 @@ export async function capabilities({ host, limits }: Pick<RunsPorts, "host" | "l
     }),
     ...(host.fixtures.length > 0 && { fixtures: host.fixtures }),
     runs: { pauseResume: { supported: true, drainPolicies: ["immediate", "drain-current-node"] } },
+    replay: { supported: true, modes: ["replay", "branch"], sideEffectSuppression: "recorded-outcome" },
+    webhooks: { supported: true, signatureAlgorithms: ["v1"], durable: { supported: true } },
+    auth: {
+      profiles: ["openwop-audit-log-integrity"],
+      auditLogIntegrity: {
+        hashChain: true,
+        checkpointSignatureAlgorithm: "ed25519",
+        checkpointPublicKey: audit.publicKey,
+        checkpointIntervalEntries: CHECKPOINT_ENTRIES,
+        checkpointIntervalSeconds: CHECKPOINT_SECONDS,
+      },
+    },
     idempotency: {
       supported: true,
-      layer1RetentionSeconds: 172_800,
-      layer2RetentionSeconds: 7_776_000,
+      layer1RetentionSeconds: 2 * DAY_S,
+      layer2RetentionSeconds: 90 * DAY_S,
       crossRegion: "single-region",
     },
     testing: {
@@ -39,11 +67,24 @@ export async function capabilities({ host, limits }: Pick<RunsPorts, "host" | "l
       forceEngineVersionRange: { min: 0, max: host.engineVersion + 1 },
     },
     debugBundle: { supported: true },
+    compliance: { defaultMode: "mask", supportedClasses: ["public", "pii", "phi", "pci", "regulated"] },
+    observability: {
+      namespace: "openwop",
+      spanAttributes: [
+        "openwop.run_id",
+        "openwop.workflow_id",
+        "openwop.node_id",
+        "openwop.node_type",
+        "openwop.node_attempt",
+      ],
+    },
+    ...(host.production && host.grpcTls === "required" && { production }),
   };
-  return { status: 200, body, headers: { "cache-control": "public, max-age=300" } };
+  const etag = `"${createHash("sha256").update(canonicalJson(body)).digest("base64url").slice(0, 22)}"`;
+  return { status: 200, body, headers: { "cache-control": "public, max-age=300", etag, "capabilities-etag": etag } };
 }
 
 /** `GET /v1/openapi.json`. */
 export async function openapi(): Promise<Answer> {
-  return { status: 200, body: { openapi: "3.1.0", info: { title: "Beamline runs", version: "1.0.0" }, paths: {} } };
+  return { status: 200, body: openapiDocument };
 }

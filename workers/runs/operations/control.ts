@@ -90,7 +90,14 @@ export async function cancelChildren(ports: RunsPorts, tenant: string, runId: st
   const reason = state.status === "cancelled" ? "parent-cancelled" : "parent-ended";
   for (const child of state.children.values()) {
     const held = await ports.log.find(tenant, child.runId);
-    if (held === undefined || isTerminal(held.state) || held.state.record.parent?.propagateCancellation !== true)
+    const parent = held?.state.record.parent;
+    // The children a replay looks at are those of its source.
+    if (
+      held === undefined ||
+      isTerminal(held.state) ||
+      parent?.propagateCancellation !== true ||
+      parent.runId !== runId
+    )
       continue;
     await change(ports, tenant, child.runId, (now) =>
       isTerminal(now) ? undefined : { events: cancelEvents(ports, now, { reason, parentRunId: runId }) },

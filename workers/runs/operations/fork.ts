@@ -1,7 +1,112 @@
-/** placeholder */
+/** Forks (OpenWOP, fork and replay): a new run that begins with a part of another's log. The source is never touched. */
 import { BeamlineError } from "../../../contracts/errors.ts";
-import type { Answer, Asker } from "../caller.ts";
+import { objectOr, type Json } from "../../../contracts/openwop/json.ts";
+import { foldEntry } from "../../../contracts/openwop/fold.ts";
+import type { LogEntry, RunEvent, RunRecord } from "../../../contracts/openwop/log.ts";
+import { statusOf } from "../../../contracts/openwop/snapshot.ts";
+import { bodyOf, bounded, invalid, object, oneOf, text, texts, wholeNumber } from "../body.ts";
+import { permit, type Answer, type Asker } from "../caller.ts";
+import { checkConfigurable } from "../configurable.ts";
 import type { RunsPorts } from "../ports.ts";
-export async function forkRun(_ports: RunsPorts, _asker: Asker, _runId: string, _given: unknown): Promise<Answer> {
-  throw new BeamlineError("unimplemented", "not yet");
+import { begin, created } from "./start.ts";
+
+/** Largest copied history, bytes: it is one append. */
+const MAX_PREFIX = 4 * 1024 * 1024;
+
+/** Answers 201 with `runId, sourceRunId, fromSeq, mode, status, eventsUrl`. Events before `fromSeq` are history, the rest happens again. */
+export async function forkRun(ports: RunsPorts, asker: Asker, sourceRunId: string, given: unknown): Promise<Answer> {
+  permit(asker, "runs:create", "runs:read");
+  return ports.idempotency.once(asker, "runs.fork", { runId: sourceRunId, body: given ?? null }, async () => {
+    const body = bodyOf(given, { mode: oneOf("replay", "branch"), fromSeq: wholeNumber, runOptionsOverlay: object }, [
+      "mode",
+    ]);
+    const mode = body["mode"] === "replay" ? "replay" : "branch";
+    const overlay = objectOr(body["runOptionsOverlay"]);
+    if (mode === "branch" && body["fromSeq"] === undefined) throw invalid("fromSeq", "is required for a branch");
+    if (mode === "replay" && Object.keys(overlay).length > 0)
+      throw invalid("runOptionsOverlay", "must be empty for a replay");
+    const fromSeq = typeof body["fromSeq"] === "number" ? body["fromSeq"] : 0;
+    const { state } = await ports.log.get(asker.tenant, sourceRunId);
+    if (fromSeq > state.sequence) {
+      throw new BeamlineError(
+        "replay_source_missing",
+        `fromSeq ${fromSeq} is beyond the log, which ends at ${state.sequence}`,
+        {
+          field: "fromSeq",
+          details: { lastSequence: state.sequence },
+        },
+      );
+    }
+    const runId = ports.ids.v7();
+    const record = await forkedRecord(ports, asker, state.record, overlay, { runId, sourceRunId, fromSeq, mode });
+    let status = "running";
+    if (fromSeq === 0) await begin(ports, record, "rest");
+    else status = await copyPrefix(ports, asker.tenant, sourceRunId, record, fromSeq);
+    ports.audit.note(asker, "run.forked", runId, { sourceRunId, fromSeq, mode });
+    return { status: 201, body: { ...created(asker, runId, status), sourceRunId, fromSeq, mode } };
+  });
+}
+
+interface Fork {
+  readonly runId: string;
+  readonly sourceRunId: string;
+  readonly fromSeq: number;
+  readonly mode: "replay" | "branch";
+}
+
+/** The source's record with what the overlay changes. A fork belongs to whom its source belongs to, and is nobody's child. */
+async function forkedRecord(
+  ports: RunsPorts,
+  asker: Asker,
+  source: RunRecord,
+  overlay: Json,
+  { runId, sourceRunId, fromSeq, mode }: Fork,
+): Promise<RunRecord> {
+  const changed = bodyOf(overlay, {
+    configurable: object,
+    tags: texts(100, text(256, 1)),
+    metadata: bounded(50 * 1024, 16),
+  });
+  const configurable = { ...source.configurable, ...objectOr(changed["configurable"]) };
+  const { definition } = await ports.definitions.graph(source.definition);
+  if (changed["configurable"] !== undefined) checkConfigurable(ports, asker, definition, configurable);
+  const effectsOf = source.fork?.mode === "replay" ? source.fork.effectsOf : sourceRunId;
+  const { parent: _parent, ...kept } = source;
+  return {
+    ...kept,
+    runId,
+    configurable,
+    ...(changed["tags"] !== undefined && { tags: changed["tags"] as readonly string[] }),
+    ...(changed["metadata"] !== undefined && { metadata: objectOr(changed["metadata"]) }),
+    traceparent: asker.traceparent,
+    fork: { sourceRunId, fromSeq, mode, effectsOf },
+  };
+}
+
+/** Starts the log with the source's events before `fromSeq`, under their own ids. Gives the status they lead to. */
+async function copyPrefix(
+  ports: RunsPorts,
+  tenant: string,
+  sourceRunId: string,
+  record: RunRecord,
+  fromSeq: number,
+): Promise<string> {
+  const events: RunEvent[] = [];
+  const real: Record<string, unknown> = {};
+  for (const { entry } of await ports.log.read(tenant, sourceRunId, 1)) {
+    for (const event of entry.events) {
+      if (event.sequence >= fromSeq) continue;
+      events.push({ ...event, runId: record.runId });
+      const hidden = entry.real?.[event.sequence];
+      if (hidden !== undefined) real[event.sequence] = hidden;
+    }
+  }
+  const entry: LogEntry = { run: record, events, ...(Object.keys(real).length > 0 && { real }) };
+  if (Buffer.byteLength(JSON.stringify(entry)) > MAX_PREFIX)
+    throw new BeamlineError("message_too_large", "the history to copy is too large", { field: "fromSeq" });
+  const streamSeq = await ports.log.append(record, 0, entry, "wake");
+  const state = foldEntry(undefined, entry);
+  ports.log.keep(tenant, record.runId, { state, streamSeq });
+  ports.metrics.created(state);
+  return statusOf(state);
 }
