@@ -24,7 +24,7 @@ export function workerCommand(program: Command): void {
     .argument("<names...>")
     .action((names: string[]) => {
       stopWithParent();
-      return run(`worker-${names.join("-")}`, async (scope) => {
+      return run(names.length === 1 ? `worker-${names[0]}` : "workers", async (scope) => {
         const { openWorkers } = await import("../workers/main.ts");
         await openWorkers(scope, names, process.env);
       });

@@ -18,6 +18,7 @@ import { KeyRing, type AuthPolicy, type StoredKey } from "./auth.ts";
 import type { Forwarding } from "./forward.ts";
 import { GrpcEdge } from "./grpc.ts";
 import { edgeMetrics } from "./metrics.ts";
+import { openwopEdge } from "./openwop/index.ts";
 import { Presence } from "./presence.ts";
 import { header } from "../contracts/headers.ts";
 
@@ -46,10 +47,17 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
   );
   scope.health.add("bus", () => bus.connected);
   const caller = scope.use("caller", new Caller(bus), (c) => c.stop());
+  const openwop = openwopEdge({
+    caller,
+    auth,
+    maxBodyBytes: config.BEAMLINE_MAX_MESSAGE_BYTES,
+    onError: (error, what, traceparent) =>
+      log.child({ trace_id: traceIdOf(traceparent) }).error(`${what} failed`, { error: error.cause ?? error }),
+  });
   const forwarding: Forwarding = {
     caller,
     auth,
-    events: new Map(),
+    events: new Map(openwop.events),
     finished: edgeMetrics(telemetry.registry),
     onError(error, route, headers) {
       const traceparent = headers[header.traceparent];
@@ -60,7 +68,7 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
   };
   const http = await scope.open(
     "http",
-    () => openHttp(config.BEAMLINE_HTTP_ADDR, scope.health, telemetry),
+    () => openHttp(config.BEAMLINE_HTTP_ADDR, scope.health, telemetry, (app) => openwop.routes(app)),
     (h) => h.close(),
   );
   const grpc = await scope.open(

@@ -31,7 +31,7 @@ export function settingsOf(chosen: readonly WorkerModule[]): WorkerModule["setti
 export async function openWorkers(scope: Scope, names: readonly string[], env: Environment): Promise<void> {
   const chosen = await loadModules(names);
   const config = loadConfig(settingsOf(chosen), env) as ReturnType<typeof loadConfig<typeof baseSettings>>;
-  const process = `worker-${names.join("-")}`;
+  const process = names.length === 1 ? `worker-${names[0]}` : "workers";
   const log = createLogger({ component: process, level: config.BEAMLINE_LOG_LEVEL });
   scope.configure({ drainMs: config.BEAMLINE_DRAIN_MS, log });
   const telemetry = scope.use(

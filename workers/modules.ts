@@ -7,6 +7,8 @@ const loaders: Readonly<Record<string, () => Promise<WorkerModule>>> = {
   execution: async () => (await import("./execution/worker.ts")).executionWorker,
   inference: async () => (await import("./inference/worker.ts")).inferenceWorker,
   usage: async () => (await import("./usage/worker.ts")).usageWorker,
+  tools: async () => (await import("./tools/worker.ts")).toolsWorker,
+  runs: async () => (await import("./runs/worker.ts")).runsWorker,
   memory: async () => (await import("./memory/worker.ts")).memoryWorker,
 };
 
