@@ -160,7 +160,7 @@ describe.each(["rest", "grpc"] as const)("over %s", (name) => {
     const runId = await started("conformance-run-duration-breach", { configurable: { runTimeoutMs: 300 } });
     expect((await host.reaches(runId, "failed")).error.code).toBe("run_timeout");
     const breach = (await host.events(runId)).find(({ type }) => type === "cap.breached");
-    const { limit, observed } = breach?.payload as { limit: number; observed: number };
+    const { limit, observed } = (breach?.payload ?? {}) as { limit: number; observed: number };
     expect(limit).toBe(300);
     expect(observed).toBeGreaterThan(limit);
   });

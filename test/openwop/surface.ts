@@ -1,5 +1,5 @@
 /** Both surfaces in the same small language, so that a scenario is written once and run over each. */
-import { BinaryReader } from "@bufbuild/protobuf/wire";
+import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import type { Metadata } from "@grpc/grpc-js";
 import { isObject } from "../../contracts/openwop/json.ts";
 import { bearer, KEYS, type Host } from "./host.ts";
@@ -226,14 +226,12 @@ export function envelopeOf(metadata: Metadata): Body {
   return undefined;
 }
 
-const LENGTH_DELIMITED = 2;
-
 function fieldsOf(bytes: Uint8Array): [number, Buffer][] {
   const reader = new BinaryReader(bytes);
   const fields: [number, Buffer][] = [];
   while (reader.pos < reader.len) {
     const [field, wire] = reader.tag();
-    if (Number(wire) === LENGTH_DELIMITED) fields.push([field, Buffer.from(reader.bytes())]);
+    if (wire === WireType.LengthDelimited) fields.push([field, Buffer.from(reader.bytes())]);
     else reader.skip(wire);
   }
   return fields;
