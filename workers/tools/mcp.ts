@@ -90,11 +90,15 @@ export class McpServers {
 
   /** Imports every server of the operator's file; one that cannot be reached is told of, the others go on. */
   async importAll(registry: Registry, onProblem: (name: string, error: BeamlineError) => void): Promise<void> {
-    for (const [name, server] of Object.entries(this.#ports.servers)) {
-      await this.import(registry, server.tenant ?? "default", name, server, "operator").catch((thrown: unknown) =>
-        onProblem(name, BeamlineError.from(thrown)),
-      );
-    }
+    await Promise.all(
+      Object.entries(this.#ports.servers).map(async ([name, server]) => {
+        try {
+          await this.import(registry, server.tenant ?? "default", name, server, "operator");
+        } catch (thrown) {
+          onProblem(name, BeamlineError.from(thrown));
+        }
+      }),
+    );
   }
 
   /** Calls a tool that was imported. Throws `ToolFailure` with what the server said. */

@@ -8,7 +8,7 @@ import { Server } from "../../bus/serve.ts";
 import { ensureBuckets, ensureObjects, ensureStreams } from "../../bus/streams.ts";
 import { header } from "../../contracts/headers.ts";
 import { startRedis } from "../../deploy/local/servers.ts";
-import { loadConfig } from "../../runtime/config.ts";
+import { loadConfig, type Environment } from "../../runtime/config.ts";
 import { Scope } from "../../runtime/lifecycle.ts";
 import { createLogger, silentLogger } from "../../runtime/log.ts";
 import { createRegistry } from "../../runtime/metrics.ts";
@@ -47,10 +47,37 @@ export interface Testbed extends AsyncDisposable {
   readonly ledger: Ledger;
   readonly executions: Executions;
   /** Another worker beside the first. */
-  startWorker(env?: Readonly<Record<string, string>>): Promise<Scope>;
+  startWorker(env?: Environment): Promise<Scope>;
+  /** What a worker's environment is, for one in a process of its own. */
+  environment(env?: Environment): Environment;
   run(tool: string, input?: Json, options?: RunOptions): Promise<Answer>;
   /** Any RPC of the registry by its snake_case name. */
   rpc<T = Json>(method: string, request: Json, options?: RunOptions): Promise<T>;
+}
+
+/** Opens and serves one tools worker in a scope. */
+export async function openTools(scope: Scope, connected: Bus, env: Environment): Promise<void> {
+  const config = loadConfig({ ...workerSettings, ...toolsWorker.settings }, env);
+  const verbose = process.env["TEST_LOG"] !== undefined;
+  const log = verbose ? createLogger({ component: "tools", level: "debug" }) : silentLogger;
+  const bus = scope.use("bus", connected, (b) => b.drain());
+  await ensureStreams(bus, toolsWorker.streams ?? []);
+  await ensureBuckets(bus, toolsWorker.buckets ?? []);
+  await ensureObjects(bus, toolsWorker.objects ?? []);
+  const caller = scope.use("caller", new Caller(bus), (c) => c.stop());
+  const endpoints = await toolsWorker.open(scope, {
+    config,
+    bus,
+    caller,
+    log,
+    metrics: createRegistry(),
+    env: process.env,
+  });
+  const onError = (error: Error): void => log.error("a call failed", { error: error.cause });
+  const server = new Server(bus, endpoints, { name: "tools", version: "0.0.0", onError });
+  scope.use("intake", server, (s, deadline) => s.stop(Date.now() + deadline.remainingMs()));
+  await server.ready();
+  scope.ready();
 }
 
 /** Starts servers and one worker. Rates are unlimited unless the environment says otherwise. */
@@ -60,55 +87,32 @@ export async function startTestbed(env: Readonly<Record<string, string>> = {}, w
   const nats = await startTestNats({ syncInterval: "10s" });
   const redis = await startRedis({ dataDir: data, ports: "free" });
   const scopes: Scope[] = [];
-  const startWorker = async (more: Readonly<Record<string, string>> = {}): Promise<Scope> => {
-    const config = loadConfig(
-      { ...workerSettings, ...toolsWorker.settings },
-      {
-        REDIS_URL: redis.url,
-        BEAMLINE_DATA_DIR: data,
-        BEAMLINE_TOOLS_ROOTS: root,
-        BEAMLINE_TOOLS_AGENT_RATE: "0",
-        BEAMLINE_TOOLS_TOOL_RATE: "0",
-        ...env,
-        ...more,
-      },
-    );
-    const log =
-      process.env["TEST_LOG"] === undefined ? silentLogger : createLogger({ component: "tools", level: "debug" });
-    const scope = new Scope({ log });
+  const environment = (more: Environment = {}): Environment => ({
+    REDIS_URL: redis.url,
+    BEAMLINE_DATA_DIR: data,
+    BEAMLINE_TOOLS_ROOTS: root,
+    BEAMLINE_TOOLS_AGENT_RATE: "0",
+    BEAMLINE_TOOLS_TOOL_RATE: "0",
+    ...env,
+    ...more,
+  });
+  const startWorker = async (more: Environment = {}): Promise<Scope> => {
+    const scope = new Scope();
     scopes.push(scope);
-    const bus = scope.use("bus", await nats.connect("worker-tools"), (b) => b.drain());
-    await ensureStreams(bus, toolsWorker.streams ?? []);
-    await ensureBuckets(bus, toolsWorker.buckets ?? []);
-    await ensureObjects(bus, toolsWorker.objects ?? []);
-    const caller = scope.use("caller", new Caller(bus), (c) => c.stop());
-    const endpoints = await toolsWorker.open(scope, {
-      config,
-      bus,
-      caller,
-      log,
-      metrics: createRegistry(),
-      env: process.env,
-    });
-    const onError = (error: Error): void => log.error("a call failed", { error: error.cause });
-    const server = new Server(bus, endpoints, { name: "tools", version: "0.0.0", onError });
-    scope.use("intake", server, (s, deadline) => s.stop(Date.now() + deadline.remainingMs()));
-    await server.ready();
-    scope.ready();
+    await openTools(scope, await nats.connect("worker-tools"), environment(more));
     return scope;
   };
   for (let count = 0; count < workers; count++) await startWorker();
   const bus = await nats.connect("test", "operator");
   const caller = new Caller(bus);
   const rpc = async <T>(method: string, request: Json, options: RunOptions = {}): Promise<T> => {
+    const timeoutMs = options.timeoutMs ?? 30_000;
     const headers = {
+      [header.deadline]: String(Date.now() + timeoutMs),
       ...(options.tenant !== undefined && { [header.tenantId]: options.tenant }),
       ...(options.key !== undefined && { [header.idempotencyKey]: options.key }),
     };
-    return (await caller.request(`aios.tools.v1.${method}`, request, {
-      timeoutMs: options.timeoutMs ?? 30_000,
-      headers,
-    })) as T;
+    return (await caller.request(`aios.tools.v1.${method}`, request, { timeoutMs: timeoutMs + 2_000, headers })) as T;
   };
   const run = async (tool: string, input: Json = {}, options: RunOptions = {}): Promise<Answer> => {
     const { agent = "task-agent", task = "", reason = "test" } = options;
@@ -135,6 +139,7 @@ export async function startTestbed(env: Readonly<Record<string, string>> = {}, w
     ledger: new Ledger(bus),
     executions: new Executions(bus),
     startWorker,
+    environment,
     run,
     rpc,
     async [Symbol.asyncDispose]() {
