@@ -8,11 +8,12 @@
 import type { JsonObject } from "../../contracts/codec.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
+import type { Arrival } from "./arrival.ts";
 import type { MemoryLog } from "./log.ts";
-import type { Arrival, MetricSet } from "./ports.ts";
+import type { MetricSet } from "./ports.ts";
 
 interface Batch {
-  readonly events: JsonObject[];
+  readonly events: Arrival[];
   readonly metrics: Map<string, JsonObject>;
 }
 
@@ -63,10 +64,8 @@ export class Behind {
   }
 
   add(events: readonly Arrival[], metrics: readonly MetricSet[]): void {
-    for (const { tenant, identity, at, event } of events) {
-      this.#of(tenant).events.push({ i: identity, at, e: event });
-      this.#size++;
-    }
+    for (const event of events) this.#of(event.tenant).events.push(event);
+    this.#size += events.length;
     for (const { tenant, key, at, value, timestamp } of metrics) {
       const { metrics: known } = this.#of(tenant);
       if (!known.has(key)) this.#size++;

@@ -61,32 +61,44 @@ return applied
 const pushBody = `
 local max = tonumber(ARGV[2])
 local i = 3
-local touched = {}
-while i + 4 <= #ARGV do
-  local tenant, what, id, at, entry = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
-  i = i + 5
+while ARGV[i] do
+  local tenant, events, metrics = ARGV[i], tonumber(ARGV[i+1]), tonumber(ARGV[i+2])
   local prefix = base .. tenant
-  touched[tenant] = true
-  if what == 'm' then
-    local old = redis.call('HGET', prefix .. ':metrics', id)
-    if not old or tonumber(string.match(old, '^(%d+)\\n')) <= tonumber(at) then
-      redis.call('HSET', prefix .. ':metrics', id, at .. '\\n' .. entry)
-    end
-  elseif redis.call('HSETNX', prefix .. ':events:data', id, entry) == 1 then
-    local ring = prefix .. ':events'
-    redis.call('ZADD', ring, at, id)
-    if redis.call('ZCARD', ring) > max then
-      local gone = redis.call('ZPOPMIN', ring)
-      local old = redis.call('HGET', prefix .. ':events:data', gone[1])
-      if old and string.sub(old, 1, 1) == 'c' then
-        redis.call('ZADD', ring .. ':kept', gone[2], gone[1])
-      else
-        redis.call('HDEL', prefix .. ':events:data', gone[1])
-      end
+  local ring, data = prefix .. ':events', prefix .. ':events:data'
+  i = i + 3
+  local added = {}
+  for n = i, i + events * 3 - 1, 3 do
+    if redis.call('HSETNX', data, ARGV[n], ARGV[n+2]) == 1 then
+      added[#added+1] = ARGV[n+1]
+      added[#added+1] = ARGV[n]
     end
   end
+  i = i + events * 3
+  if #added > 0 then
+    redis.call('ZADD', ring, unpack(added))
+    local over = redis.call('ZCARD', ring) - max
+    if over > 0 then
+      local gone, ids, drop = redis.call('ZPOPMIN', ring, over), {}, {}
+      for n = 1, #gone, 2 do ids[#ids+1] = gone[n] end
+      for n, entry in ipairs(redis.call('HMGET', data, unpack(ids))) do
+        if entry and string.sub(entry, 1, 1) == 'c' then
+          redis.call('ZADD', ring .. ':kept', gone[n * 2], ids[n])
+        else
+          drop[#drop+1] = ids[n]
+        end
+      end
+      if #drop > 0 then redis.call('HDEL', data, unpack(drop)) end
+    end
+  end
+  for n = i, i + metrics * 3 - 1, 3 do
+    local old = redis.call('HGET', prefix .. ':metrics', ARGV[n])
+    if not old or tonumber(string.match(old, '^(%d+)\\n')) <= tonumber(ARGV[n+1]) then
+      redis.call('HSET', prefix .. ':metrics', ARGV[n], ARGV[n+1] .. '\\n' .. ARGV[n+2])
+    end
+  end
+  i = i + metrics * 3
+  redis.call('SADD', base .. 'tenants', tenant)
 end
-for tenant in pairs(touched) do redis.call('SADD', base .. 'tenants', tenant) end
 return 1
 `;
 
@@ -95,7 +107,7 @@ export const APPLY = ready + applyBody;
 /** The same while the projection is being built. */
 export const LOAD = loadBase + applyBody;
 
-/** Events and metrics: the ring's size, then five arguments each: tenant, `e` or `m`, identity or key, arrival, entry. */
+/** Events and metrics: the ring's size; per tenant its token, how many of each, then identity or key, arrival, entry of each. */
 export const PUSH = ready + pushBody;
 export const LOAD_PUSH = loadBase + pushBody;
 

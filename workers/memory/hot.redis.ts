@@ -4,7 +4,8 @@ import type { JsonObject } from "../../contracts/codec.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { hot } from "../connect.redis.ts";
 import * as lua from "./hot.lua.ts";
-import type { Arrival, Held, Hot, MetricSet } from "./ports.ts";
+import type { Arrival } from "./arrival.ts";
+import type { Held, Hot, MetricSet } from "./ports.ts";
 import { idToken, tenantToken, type Kind, type Logged } from "./record.ts";
 
 export const BASE = "beamline:memory:";
@@ -49,12 +50,11 @@ export class RedisHot implements Hot {
   }
 
   async push(events: readonly Arrival[], metrics: readonly MetricSet[]): Promise<void> {
-    await this.#run("PUSH", this.#ring, ...events.flatMap(eventRow), ...metrics.flatMap(metricRow));
+    await this.#run("PUSH", this.#ring, ...pushRows(events, metrics));
   }
 
   async loadPush(events: readonly Arrival[], metrics: readonly MetricSet[]): Promise<void> {
-    if (events.length + metrics.length > 0)
-      await this.#run("LOAD_PUSH", this.#ring, ...events.flatMap(eventRow), ...metrics.flatMap(metricRow));
+    if (events.length + metrics.length > 0) await this.#run("LOAD_PUSH", this.#ring, ...pushRows(events, metrics));
   }
 
   async peek(tenant: string, wanted: readonly (readonly [Kind, string])[]): Promise<(Held | undefined)[]> {
@@ -244,15 +244,26 @@ function textIn(state: JsonObject | undefined, field: string): string {
   return typeof value === "string" ? value : "";
 }
 
-function eventRow({ tenant, identity, at, event }: Arrival): (string | number)[] {
-  const category = textIn(event, "category");
-  const source = textIn(event, "source");
-  const head = `${event["critical"] === true ? "c" : "-"}${Buffer.byteLength(category)}:${Buffer.byteLength(source)}:${category}${source}`;
-  return [tenantToken(tenant), "e", identity, at, head + JSON.stringify(event)];
+/** Per tenant: its token, how many events and metrics, then three arguments each. */
+function pushRows(events: readonly Arrival[], metrics: readonly MetricSet[]): (string | number)[] {
+  const [first] = events;
+  const one = first?.tenant ?? metrics[0]?.tenant ?? "";
+  const alone = events.every(({ tenant }) => tenant === one) && metrics.every(({ tenant }) => tenant === one);
+  const tenants = alone ? [one] : [...new Set([...events, ...metrics].map(({ tenant }) => tenant))];
+  const rows: (string | number)[] = [];
+  for (const tenant of tenants) {
+    const itsEvents = alone ? events : events.filter((event) => event.tenant === tenant);
+    const itsMetrics = alone ? metrics : metrics.filter((metric) => metric.tenant === tenant);
+    rows.push(tenantToken(tenant), itsEvents.length, itsMetrics.length);
+    for (const event of itsEvents) rows.push(event.identity, event.at, entryOf(event));
+    for (const { key, at, value, timestamp } of itsMetrics) rows.push(key, at, JSON.stringify({ value, timestamp }));
+  }
+  return rows;
 }
 
-function metricRow({ tenant, key, at, value, timestamp }: MetricSet): (string | number)[] {
-  return [tenantToken(tenant), "m", key, at, JSON.stringify({ value, timestamp })];
+/** The event behind what filters look at: `c` or `-`, the lengths of category and source in bytes, the two, the JSON. */
+function entryOf({ category, source, critical, text }: Arrival): string {
+  return `${critical ? "c" : "-"}${Buffer.byteLength(category)}:${Buffer.byteLength(source)}:${category}${source}${text}`;
 }
 
 /** `<seq>\n<born>\n<group>\n<state>`. */

@@ -4,13 +4,12 @@
  * H1 While there is none nothing is answered: calls wait for the building, which one of them starts.
  * H2 Building applies the same guarded records as everything else, so it may run twice at once, and beside new writes.
  */
-import type { JsonObject } from "../../contracts/codec.ts";
-import { BeamlineError } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { NoProjection, type RedisHot } from "./hot.redis.ts";
 import { METRIC_STREAM, type Entry, type MemoryLog } from "./log.ts";
-import type { Arrival, Hot, MetricSet } from "./ports.ts";
-import { CRITICAL, RECENT, RECORDS, tenantOf, type Logged } from "./record.ts";
+import { readArrivals, type Arrival } from "./arrival.ts";
+import type { Hot, MetricSet } from "./ports.ts";
+import { CRITICAL, RECENT, RECORDS, type Logged } from "./record.ts";
 import { partOf } from "../../bus/keys.ts";
 import { batches, type Progress, type Projection } from "./tail.ts";
 
@@ -183,18 +182,7 @@ export class HotBuilder {
   #arrivalsOf(entry: Entry, text: string): Arrival[] {
     const ageMs = entry.subject.startsWith(`${CRITICAL}.`) ? this.#options.criticalAgeMs : this.#options.eventAgeMs;
     const oldest = ageMs === 0 ? 0 : (this.#clock.now() - ageMs) * 1000;
-    return arrivalsIn(entry.subject, text).filter(({ at }) => at >= oldest);
-  }
-}
-
-/** The events of a message of the log. Throws `data_loss` for what is not one. */
-export function arrivalsIn(subject: string, text: string): Arrival[] {
-  const tenant = tenantOf(subject);
-  try {
-    const { events } = JSON.parse(text) as { events: { i: string; at: number; e: JsonObject }[] };
-    return events.map(({ i, at, e }) => ({ tenant, identity: i, at, event: e }));
-  } catch (cause) {
-    throw new BeamlineError("data_loss", `the events on ${subject} cannot be read`, { cause });
+    return readArrivals(entry.subject, text).filter(({ at }) => at >= oldest);
   }
 }
 

@@ -12,6 +12,7 @@ import { fromJetStream } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
 import { ObjectStore } from "../../bus/objects.ts";
 import { publish } from "../../bus/publish.ts";
+import { writeArrivals, type Arrival } from "./arrival.ts";
 import {
   CRITICAL,
   idToken,
@@ -92,14 +93,14 @@ export class MemoryLog {
   }
 
   /** Critical events, on the disk when it resolves. */
-  async appendCritical(tenant: string, events: readonly JsonObject[]): Promise<void> {
-    const text = await this.#claimed(tenant, JSON.stringify({ v: 1, events }));
+  async appendCritical(tenant: string, events: readonly Arrival[]): Promise<void> {
+    const text = await this.#claimed(tenant, writeArrivals(events));
     await publish(this.#bus, `${CRITICAL}.${tenantToken(tenant)}`, text, { expectStream: streams.memory.name });
   }
 
   /** Ordinary events of a moment; their sequence. */
-  async appendRecent(tenant: string, events: readonly JsonObject[]): Promise<number> {
-    const text = await this.#claimed(tenant, JSON.stringify({ v: 1, events }));
+  async appendRecent(tenant: string, events: readonly Arrival[]): Promise<number> {
+    const text = await this.#claimed(tenant, writeArrivals(events));
     const { seq } = await publish(this.#bus, `${RECENT}.${tenantToken(tenant)}`, text, {
       expectStream: streams.memoryRecent.name,
     });

@@ -1,12 +1,11 @@
 /**
  * Operational memory: the ring of recent events, and metrics (aiOS, memory, operational tier).
  *
- * O1 Events and metrics of one tick reach hot state in one call; an ordinary one is acknowledged from there.
+ * O1 One call to hot state at a time; the events and metrics that arrive meanwhile go with the next. An ordinary one is acknowledged from there.
  * O2 A critical event is on the disk of the log before it is acknowledged. Those that arrive while one is being written are written together.
  * O3 Order is by arrival, which is stamped here and never runs back: a rebuilt ring has the order of the one that was lost.
  */
-import { createHash } from "node:crypto";
-import { codecOf, type JsonObject } from "../../contracts/codec.ts";
+import { codecOf } from "../../contracts/codec.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import {
   Event,
@@ -16,10 +15,11 @@ import {
 } from "../../contracts/gen/aios/memory.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
+import { arrivalOf, identityOf, type Arrival } from "./arrival.ts";
 import type { Behind } from "./behind.ts";
 import { requireFinite, requireJson, requireText } from "./check.ts";
 import type { MemoryLog } from "./log.ts";
-import type { Arrival, Hot, MetricSet } from "./ports.ts";
+import type { Hot, MetricSet } from "./ports.ts";
 
 const events = codecOf(Event);
 
@@ -42,6 +42,7 @@ export class Operational {
   #events: Arrival[] = [];
   #metrics: MetricSet[] = [];
   #waiting: Waiter[] = [];
+  #pushing = false;
   readonly #critical = new Map<string, CriticalQueue>();
 
   constructor(parts: OperationalParts) {
@@ -52,19 +53,22 @@ export class Operational {
   push(tenant: string, event: Event): Promise<void> {
     requireJson("data_json", event.data_json);
     const json = events.toJson(event);
+    let text = JSON.stringify(json);
     // What was given decides whether it is the same event again, before anything is filled in.
-    const identity = event.id === "" ? this.#parts.ids.v4() : `${event.id}\u0000${digest(json)}`;
-    if (event.id === "") json["id"] = identity;
-    if (event.timestamp === 0n) json["timestamp"] = Math.floor(this.#parts.clock.now() / 1000);
-    if (!event.critical) {
-      return this.#soon(() => this.#events.push({ tenant, identity, at: this.#arrive(), event: json }));
+    const identity = event.id === "" ? this.#parts.ids.v4() : identityOf(event.id, text);
+    if (event.id === "" || event.timestamp === 0n) {
+      if (event.id === "") json["id"] = identity;
+      if (event.timestamp === 0n) json["timestamp"] = Math.floor(this.#parts.clock.now() / 1000);
+      text = JSON.stringify(json);
     }
+    const arrive = (): Arrival => arrivalOf(tenant, identity, this.#arrive(), json, text);
+    if (!event.critical) return this.#soon(() => this.#events.push(arrive()));
     let queue = this.#critical.get(tenant);
     if (queue === undefined) {
       queue = new CriticalQueue((batch) => this.#storeCritical(tenant, batch));
       this.#critical.set(tenant, queue);
     }
-    return queue.add({ i: identity, e: json });
+    return queue.add(arrive);
   }
 
   /** Newest first by arrival; `count` 0 is none, a negative one is all; filters are exact. */
@@ -100,11 +104,18 @@ export class Operational {
     return new Promise((resolve, reject) => {
       add();
       this.#waiting.push({ resolve, reject });
-      if (this.#waiting.length === 1) setImmediate(() => void this.#pushTick());
+      if (this.#pushing) return;
+      this.#pushing = true;
+      setImmediate(() => void this.#pushAll());
     });
   }
 
-  async #pushTick(): Promise<void> {
+  async #pushAll(): Promise<void> {
+    while (this.#waiting.length > 0) await this.#pushWaiting();
+    this.#pushing = false;
+  }
+
+  async #pushWaiting(): Promise<void> {
     const [arrived, metrics, waiting] = [this.#events, this.#metrics, this.#waiting];
     this.#events = [];
     this.#metrics = [];
@@ -119,34 +130,26 @@ export class Operational {
   }
 
   /** O2. Hot state is asked first: what cannot be shown is not stored either, and the caller hears it at once. */
-  async #storeCritical(tenant: string, batch: readonly CriticalEvent[]): Promise<void> {
-    const stamped = batch.map(({ i, e }) => ({ i, at: this.#arrive(), e }));
+  async #storeCritical(tenant: string, batch: readonly (() => Arrival)[]): Promise<void> {
     await this.#parts.hot.metrics(tenant, []);
-    await this.#parts.log.appendCritical(tenant, stamped);
-    await this.#parts.hot.push(
-      stamped.map(({ i, at, e }) => ({ tenant, identity: i, at, event: e })),
-      [],
-    );
+    const arrivals = batch.map((arrive) => arrive());
+    await this.#parts.log.appendCritical(tenant, arrivals);
+    await this.#parts.hot.push(arrivals, []);
   }
-}
-
-interface CriticalEvent {
-  readonly i: string;
-  readonly e: JsonObject;
 }
 
 /** One write at a time; what arrives meanwhile goes with the next. */
 class CriticalQueue {
-  readonly #store: (batch: readonly CriticalEvent[]) => Promise<void>;
-  #batch: CriticalEvent[] = [];
+  readonly #store: (batch: readonly (() => Arrival)[]) => Promise<void>;
+  #batch: (() => Arrival)[] = [];
   #waiting: Waiter[] = [];
   #busy = false;
 
-  constructor(store: (batch: readonly CriticalEvent[]) => Promise<void>) {
+  constructor(store: (batch: readonly (() => Arrival)[]) => Promise<void>) {
     this.#store = store;
   }
 
-  add(event: CriticalEvent): Promise<void> {
+  add(event: () => Arrival): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#batch.push(event);
       this.#waiting.push({ resolve, reject });
@@ -169,8 +172,4 @@ class CriticalQueue {
     }
     this.#busy = false;
   }
-}
-
-function digest(json: JsonObject): string {
-  return createHash("sha1").update(JSON.stringify(json)).digest("base64url");
 }

@@ -1,5 +1,6 @@
 /** What memory asks of its stores. Adapters: hot.redis, index.embedded, index.qdrant, embeddings.builtin, embeddings.openai. */
 import type { JsonObject } from "../../contracts/codec.ts";
+import type { Arrival } from "./arrival.ts";
 import type { Kind, Logged } from "./record.ts";
 
 /** A thing as hot state holds it. */
@@ -10,16 +11,6 @@ export interface Held {
   readonly born: number;
   /** Undefined when it was given up. */
   readonly state: JsonObject | undefined;
-}
-
-/** An event on its way into the ring. */
-export interface Arrival {
-  readonly tenant: string;
-  /** The same event pushed twice has the same identity, and is kept once. */
-  readonly identity: string;
-  /** Arrival, microseconds since 1970: the order of the ring. */
-  readonly at: number;
-  readonly event: JsonObject;
 }
 
 export interface MetricSet {
