@@ -58,7 +58,7 @@ const compiled = new Map<string, Codec<unknown>>();
 
 /** A message type whose message nobody needs to know by name, as the loops over routes see it. */
 export function opaque(type: AnyMessageType): MessageType {
-  return type as unknown as MessageType;
+  return type as MessageType;
 }
 
 /** The codec of a generated message type; compiled once. */
@@ -322,7 +322,7 @@ function integer64(min: bigint, max: bigint): (json: unknown) => bigint {
 }
 
 function int64ToJson(value: unknown): number | string {
-  const n = Number(value as bigint);
+  const n = Number(value);
   return Number.isSafeInteger(n) ? n : String(value);
 }
 

@@ -198,7 +198,12 @@ export const buckets = {
   /** Which version is current: key `<tenant>.<workflow>`, tenant `*` for everybody. */
   workflows: { name: "workflows", purpose: "current version of each workflow", history: 10, ttlMs: 0 },
   /** Calls by idempotency key: key `<tenant>.<operation>.<digest of the key>`. */
-  runIdempotency: { name: "run_idempotency", purpose: "idempotency records of run operations", history: 1, ttlMs: 2 * DAY_MS },
+  runIdempotency: {
+    name: "run_idempotency",
+    purpose: "idempotency records of run operations",
+    history: 1,
+    ttlMs: 2 * DAY_MS,
+  },
   /** Effects of nodes: key `<tenant>.<logical invocation id>`. */
   runInvocations: { name: "run_invocations", purpose: "invocation log of runs", history: 1, ttlMs: 90 * DAY_MS },
   /** Webhook subscriptions: key `<tenant>.<webhook>`. */

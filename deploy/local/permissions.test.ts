@@ -76,7 +76,7 @@ const may: Record<Who, { publish: string[]; subscribe: string[] }> = {
       "beamline.provider.v1.invoke",
       "aios.memory.v1.push_event",
       "openwop.v1.create_run",
-      
+
       "$SRV.PING",
       "_INBOX_WORKER.x.y",
       "$JS.API.CONSUMER.CREATE.MEMORY.x.log.memory.y",
@@ -100,7 +100,7 @@ const may: Record<Who, { publish: string[]; subscribe: string[] }> = {
       "aios.tools.v1.execute",
       "openwop.v1.>",
       "caf.exec.result.v1",
-      
+
       "$SRV.PING",
       "_INBOX_WORKER.>",
     ],
@@ -158,7 +158,7 @@ const mayNot: Record<Exclude<Who, "operator">, { publish: string[]; subscribe: s
       "beamline.usage.v1.metered",
       "beamline.router.v1.decide.reply",
       "beamline.router.v1.decide.dlq",
-      
+
       "_INBOX.x",
       "_INBOX_EDGE.x",
       "_INBOX_WORKER.x",
@@ -183,7 +183,6 @@ const mayNot: Record<Exclude<Who, "operator">, { publish: string[]; subscribe: s
       "beamline.provider.v1.>",
       "aios.tools.v1.execute",
       "openwop.v1.>",
-      
     ],
   },
   anonymous: { publish: ["log.memory.x", "$KV.policies.x"], subscribe: ["$KV.>", "_INBOX_EDGE.>", ">"] },

@@ -92,12 +92,12 @@ export function grpcClient<S extends ServiceDefinition>(
     raw,
     async call(method, request, settings) {
       const { request: requestType, response } = typesOf(method);
-      const bytes = requestType.encode(requestType.fromPartial(request as object)).finish();
+      const bytes = requestType.encode(requestType.fromPartial(request)).finish();
       return response.decode(await raw(method, bytes, settings)) as never;
     },
     async *stream(method, request, settings) {
       const { request: requestType, response } = typesOf(method);
-      const bytes = requestType.encode(requestType.fromPartial(request as object)).finish();
+      const bytes = requestType.encode(requestType.fromPartial(request)).finish();
       const call = methods[method]?.call(
         client,
         Buffer.from(bytes),

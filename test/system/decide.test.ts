@@ -110,10 +110,11 @@ verifies("one-contract", "a 70/30 policy is 70/30 over gRPC, over NATS and by th
     decisions.filter((one) => one.provider_id === "openai").length / decisions.length;
   const grpcDecisions = [];
   const natsDecisions = [];
+  const decided = async (request: object): Promise<{ provider_id: string }> =>
+    (await overNats(request)) as { provider_id: string };
   for (let i = 0; i < 100; i++)
     grpcDecisions.push(await overGrpc({ message: { ...message(), payload: Buffer.from("{}") }, policy_id: "split" }));
-  for (let i = 0; i < 100; i++)
-    natsDecisions.push((await overNats({ message: message(), policy_id: "split" })) as { provider_id: string });
+  for (let i = 0; i < 100; i++) natsDecisions.push(await decided({ message: message(), policy_id: "split" }));
   // Smooth round robin of one worker: exact over any ten calls in a row.
   expect(share(grpcDecisions)).toBe(0.7);
   expect(share(natsDecisions)).toBe(0.7);
