@@ -7,17 +7,21 @@
  * D4 What is kept: successes and refusals that trying again cannot change. Never kept: validation errors, missing credentials or rights,
  *    and failures that may pass.
  * D5 A holder that died leaves a lease that ends; then the record is taken over by compare-and-set.
+ * D6 Every execution under a key is given the same id. Who names what it makes by that id makes it once, also after D5.
  */
 import { createHash } from "node:crypto";
 import { BeamlineError, isCode, meaning } from "../../contracts/errors.ts";
 import { canonicalJson } from "../../contracts/openwop/json.ts";
 import type { Clock } from "../../runtime/clock.ts";
+import type { Ids } from "../../runtime/ids.ts";
 import { invalid } from "./body.ts";
 import type { Answer, Asker } from "./caller.ts";
 import type { Records } from "./records.ts";
 
 export interface IdempotencyRecord {
   readonly requestDigest: string;
+  /** D6. */
+  readonly executionId: string;
   readonly state: "pending" | "completed" | "terminal-failure" | "retryable-failure";
   readonly leaseOwner: string;
   /** Epoch milliseconds. */
@@ -34,8 +38,8 @@ export interface IdempotencyRecord {
 export const MAX_KEY = 255;
 export const REPLAY_HEADER = "openwop-Idempotent-Replay";
 
-const LEASE_MS = 30_000;
-const WAIT_MS = 10_000;
+const LEASE_MS = 10_000;
+const WAIT_MS = 12_000;
 const POLL_MS = 20;
 const NEVER_KEPT = new Set([
   "validation_error",
@@ -51,17 +55,24 @@ export class Idempotency {
   readonly #records: Records<IdempotencyRecord>;
   readonly #worker: string;
   readonly #clock: Clock;
+  readonly #ids: Ids;
 
-  constructor(records: Records<IdempotencyRecord>, worker: string, clock: Clock) {
+  constructor(records: Records<IdempotencyRecord>, worker: string, clock: Clock, ids: Ids) {
     this.#records = records;
     this.#worker = worker;
     this.#clock = clock;
+    this.#ids = ids;
   }
 
   /** Runs an operation once per key. Without a key it just runs it. */
-  async once(asker: Asker, operation: string, body: unknown, run: () => Promise<Answer>): Promise<Answer> {
+  async once(
+    asker: Asker,
+    operation: string,
+    body: unknown,
+    run: (executionId: string) => Promise<Answer>,
+  ): Promise<Answer> {
     const { idempotencyKey, tenant } = asker;
-    if (idempotencyKey === undefined) return run();
+    if (idempotencyKey === undefined) return run(this.#ids.v7());
     if (idempotencyKey.length > MAX_KEY) throw invalid("Idempotency-Key", `is longer than ${MAX_KEY} characters`);
     const key = [tenant, operation, createHash("sha256").update(idempotencyKey).digest("base64url")];
     const requestDigest = createHash("sha256")
@@ -76,9 +87,10 @@ export class Idempotency {
         (kept.value.state === "pending" && kept.value.leaseUntil <= this.#clock.now())
       ) {
         if (kept !== undefined && kept.value.requestDigest !== requestDigest) throw mismatch();
-        const revision = await this.#records.swap(key, this.#pending(requestDigest), kept?.revision ?? 0);
+        const executionId = kept?.value.executionId ?? this.#ids.v7();
+        const revision = await this.#records.swap(key, this.#pending(requestDigest, executionId), kept?.revision ?? 0);
         if (revision === undefined) continue;
-        return this.#run(key, requestDigest, revision, run);
+        return this.#run(key, { requestDigest, executionId }, revision, run);
       }
       if (kept.value.requestDigest !== requestDigest) throw mismatch();
       if (kept.value.state !== "pending") return replay(kept.value);
@@ -93,13 +105,13 @@ export class Idempotency {
 
   async #run(
     key: readonly string[],
-    requestDigest: string,
+    request: Pick<IdempotencyRecord, "requestDigest" | "executionId">,
     revision: number,
-    run: () => Promise<Answer>,
+    run: (executionId: string) => Promise<Answer>,
   ): Promise<Answer> {
-    const done = { requestDigest, leaseOwner: this.#worker, leaseUntil: 0 };
+    const done = { ...request, leaseOwner: this.#worker, leaseUntil: 0 };
     try {
-      const answer = await run();
+      const answer = await run(request.executionId);
       await this.#records.swap(key, { ...done, state: "completed", answer }, revision);
       return { ...answer, headers: { ...answer.headers, [REPLAY_HEADER]: "false" } };
     } catch (thrown) {
@@ -120,8 +132,14 @@ export class Idempotency {
     }
   }
 
-  #pending(requestDigest: string): IdempotencyRecord {
-    return { requestDigest, state: "pending", leaseOwner: this.#worker, leaseUntil: this.#clock.now() + LEASE_MS };
+  #pending(requestDigest: string, executionId: string): IdempotencyRecord {
+    return {
+      requestDigest,
+      executionId,
+      state: "pending",
+      leaseOwner: this.#worker,
+      leaseUntil: this.#clock.now() + LEASE_MS,
+    };
   }
 }
 

@@ -160,7 +160,7 @@ export const runsWorker = defineWorker({
       bus,
       log,
       definitions,
-      idempotency: new Idempotency(new Records<IdempotencyRecord>(bus, buckets.runIdempotency), workerId, clock),
+      idempotency: new Idempotency(new Records<IdempotencyRecord>(bus, buckets.runIdempotency), workerId, clock, ids),
       invocations,
       tokens: new Tokens(secrets.tokens),
       audit,

@@ -16,7 +16,7 @@ const MAX_PREFIX = 4 * 1024 * 1024;
 /** Answers 201 with `runId, sourceRunId, fromSeq, mode, status, eventsUrl`. Events before `fromSeq` are history, the rest happens again. */
 export async function forkRun(ports: RunsPorts, asker: Asker, sourceRunId: string, given: unknown): Promise<Answer> {
   permit(asker, "runs:create", "runs:read");
-  return ports.idempotency.once(asker, "runs.fork", { runId: sourceRunId, body: given ?? null }, async () => {
+  return ports.idempotency.once(asker, "runs.fork", { runId: sourceRunId, body: given ?? null }, async (runId) => {
     const body = bodyOf(given, { mode: oneOf("replay", "branch"), fromSeq: wholeNumber, runOptionsOverlay: object }, [
       "mode",
     ]);
@@ -37,7 +37,6 @@ export async function forkRun(ports: RunsPorts, asker: Asker, sourceRunId: strin
         },
       );
     }
-    const runId = ports.ids.v7();
     const record = await forkedRecord(ports, asker, state.record, overlay, { runId, sourceRunId, fromSeq, mode });
     let status = "running";
     if (fromSeq === 0) await begin(ports, record, "rest");

@@ -46,7 +46,7 @@ export async function createRun(
   options: CreateOptions,
 ): Promise<Answer> {
   permit(asker, "runs:create");
-  return ports.idempotency.once(asker, "runs.create", given, async () => {
+  return ports.idempotency.once(asker, "runs.create", given, async (runId) => {
     const body = bodyOf(given, members);
     if (body["mode"] === "eval")
       throw new BeamlineError("capability_not_provided", "evaluation runs are not provided", {
@@ -73,7 +73,6 @@ export async function createRun(
     const configurable = objectOr(body["configurable"]);
     checkConfigurable(ports, asker, definition, configurable);
     const inputs = checkInputs(definition, objectOr(body["inputs"]));
-    const runId = ports.ids.v7();
     const scopeId = textOr(body["scopeId"], "");
     if (options.dedup !== undefined) await claimScope(ports, asker, scopeId, runId, options.dedup);
     const record = recordOf(ports, current, definition, {
@@ -90,7 +89,10 @@ export async function createRun(
       ...(scopeId !== "" && { scopeId }),
       ...(typeof body["callbackUrl"] === "string" && { callbackUrl: body["callbackUrl"] }),
     });
-    await begin(ports, record, options.transport);
+    await begin(ports, record, options.transport).catch((thrown: unknown) => {
+      // The same call was here before and died after this: the run is there.
+      if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") throw thrown;
+    });
     ports.audit.note(asker, "run.created", runId, { workflowId: record.workflowId });
     return { status: 201, body: created(asker, runId, "running"), headers: { location: `/v1/runs/${runId}` } };
   });
@@ -255,7 +257,7 @@ async function claimScope(
   for (;;) {
     const kept = await ports.scopes.get(asker.tenant, scopeId);
     const active = kept === undefined ? undefined : await ports.log.find(asker.tenant, kept.value.runId);
-    if (kept !== undefined && active !== undefined && !isTerminal(active.state)) {
+    if (kept !== undefined && kept.value.runId !== runId && active !== undefined && !isTerminal(active.state)) {
       throw new BeamlineError("run_already_active", `run ${kept.value.runId} of this scope is active`, {
         details: { activeRunId: kept.value.runId, activeHost: "cloud" },
         retryAfterSeconds: 5,
