@@ -11,15 +11,15 @@ export interface HotState {
 
 /**
  * Connects. While Redis is away commands fail at once instead of queueing, and it reconnects by itself.
- * Throws `unavailable` when it cannot be reached at start.
+ * Throws `unavailable` when it cannot be reached at start. A command without an answer fails after `commandTimeoutMs` (default 5000).
  */
-export async function connectRedis(url: string, name: string): Promise<HotState> {
+export async function connectRedis(url: string, name: string, commandTimeoutMs = 5_000): Promise<HotState> {
   const redis = new Redis(url, {
     lazyConnect: true,
     connectionName: `beamline-${name}`,
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
-    commandTimeout: 5_000,
+    commandTimeout: commandTimeoutMs,
     retryStrategy: (attempt) => Math.min(1_000, 50 * attempt),
     // Auto-pipelining halves Lua throughput; commands of one tick leave in one write anyway.
     enableAutoPipelining: false,

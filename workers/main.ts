@@ -62,8 +62,10 @@ export async function openWorkers(scope: Scope, names: readonly string[], env: E
     await ensureStreams(bus, module.streams ?? []);
     await ensureBuckets(bus, module.buckets ?? []);
     await ensureObjects(bus, module.objects ?? []);
+    let server: Server | undefined;
     const context = {
       config,
+      calls: () => server?.load ?? { active: 0, waiting: 0 },
       bus,
       caller,
       log: log.child({ component: module.name }),
@@ -71,7 +73,7 @@ export async function openWorkers(scope: Scope, names: readonly string[], env: E
       env,
     };
     const endpoints = await module.open(scope, context);
-    await serve(scope, bus, module, endpoints, config.BEAMLINE_WORKER_CONCURRENCY, telemetry.registry, log);
+    server = await serve(scope, bus, module, endpoints, config.BEAMLINE_WORKER_CONCURRENCY, telemetry.registry, log);
   }
 }
 
@@ -83,7 +85,7 @@ async function serve(
   concurrency: number,
   registry: Registry,
   log: Logger,
-): Promise<void> {
+): Promise<Server> {
   const server = new Server(bus, endpoints, {
     name: module.name,
     version: VERSION,
@@ -95,6 +97,7 @@ async function serve(
   observeServer(registry, module.name, server);
   await server.ready();
   scope.health.add(module.name, () => bus.connected);
+  return server;
 }
 
 /** One trace through the bus: a span when the call is sampled, a trace id in any case. */

@@ -18,6 +18,8 @@ export interface WorkerContext<T extends Table = Table> {
   readonly caller: Caller;
   readonly log: Logger;
   readonly metrics: Registry;
+  /** Calls this worker has accepted and not answered: running, and waiting for a place. Nothing before it serves. */
+  readonly calls: () => { readonly active: number; readonly waiting: number };
   /** The environment, for child processes of tools alone; settings come from `config`. */
   readonly env: Environment;
 }

@@ -48,6 +48,29 @@ export function adminEndpoints(ports: AdminPorts, check: AdminCheck): UnaryEndpo
   });
 }
 
+/** An admin subject of our own, beside the contract's and by the same rules. */
+export function adminEndpoint(
+  name: string,
+  check: AdminCheck,
+  answer: (body: JsonObject, context: CallContext) => Promise<object>,
+): UnaryEndpoint {
+  const subject = `beamline.router.v1.admin.${name}`;
+  return {
+    kind: "request",
+    subject,
+    name: subject.replaceAll(".", "-"),
+    dialect: "beamline",
+    timeoutMs: 5_000,
+    async answer(text, context) {
+      try {
+        return JSON.stringify(await answer(bodyOf(text, context, check), context), numbers);
+      } catch (thrown) {
+        throw inUpperCase(BeamlineError.from(thrown));
+      }
+    },
+  };
+}
+
 /** The request as JSON. The key is checked even when the rest cannot be read, so that nobody without it learns what is wrong. */
 function bodyOf(text: string, context: CallContext, check: AdminCheck): JsonObject {
   let body: unknown;

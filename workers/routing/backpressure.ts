@@ -1,4 +1,5 @@
 /** Backpressure status (BeamLine, backpressure): how loaded an intake subject is, and what a refused client should do. */
+import { BeamlineError } from "../../contracts/errors.ts";
 import type { Load, LoadFigures } from "./ports.ts";
 
 /** Beyond these a figure counts as overload. */
@@ -10,12 +11,25 @@ export type LoadStatus = "active" | "warning" | "inactive" | "unknown";
 /** Two figures beyond their threshold are `active`, one is `warning`, none `inactive`; nothing measured is `unknown`. */
 export function statusOf(figures: LoadFigures | undefined): LoadStatus {
   if (figures === undefined) return "unknown";
-  const over = [
-    figures.pendingMessages > thresholds.queue_overload,
-    figures.latencyP95Ms > thresholds.latency_overload_ms,
-    figures.inflightMessages > thresholds.inflight_overload,
-  ].filter(Boolean).length;
+  const over = overIn(figures).length;
   return over >= 2 ? "active" : over === 1 ? "warning" : "inactive";
+}
+
+/** Names of the figures beyond their threshold. */
+export function overIn({ pendingMessages, latencyP95Ms, inflightMessages }: LoadFigures): string[] {
+  return [
+    pendingMessages > thresholds.queue_overload ? "queue" : "",
+    latencyP95Ms > thresholds.latency_overload_ms ? "latency" : "",
+    inflightMessages > thresholds.inflight_overload ? "inflight" : "",
+  ].filter((name) => name !== "");
+}
+
+/** What a request is told while backpressure is active (BeamLine, status mapping; choice 16). */
+export function overloaded(): BeamlineError {
+  return new BeamlineError("rate_limit_exceeded", "the router is overloaded: backpressure is active", {
+    retryAfterSeconds: advice.retry_after_seconds,
+    details: { scope: "backpressure" },
+  });
 }
 
 export async function backpressureStatus(asked: unknown, load: Load, timestamp: number): Promise<object> {

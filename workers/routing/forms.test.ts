@@ -340,7 +340,7 @@ describe("what only some forms demand", () => {
   ])("push_assignment %j is %j", async (given, pushed) => {
     const found: Decision[] = [];
     const one = new TestRouter([policy(singleProvider)], {
-      assignments: { push: (_request, made) => void found.push(made) },
+      assignments: { push: ({ decision }) => void found.push(decision) },
     });
     await one.ask(changed(forms.extended, { push_assignment: given }));
     expect(found).toEqual([]); // the reply goes first

@@ -8,6 +8,7 @@
  * H3 A failure counts against the circuit only when it is the provider's: a timeout, or an error of the infrastructure kind. What a
  *    caller did wrong, and what was cancelled, says nothing.
  */
+import type { ProviderHealth as Record } from "../../contracts/execution/health.ts";
 import type { Breaker } from "./compile.ts";
 import { Circuit } from "./circuit.ts";
 import type { CircuitState, Estimate, ProviderHealth } from "./ports.ts";
@@ -38,6 +39,8 @@ export interface HealthOptions {
 
 const STEP = 0.2;
 const NOTEWORTHY = 0.05;
+/** Results told to a circuit at a time; more of the same change nothing. */
+const MOST_AT_ONCE = 1_000;
 
 interface Page {
   latencyMs: number | undefined;
@@ -47,6 +50,8 @@ interface Page {
   /** What decisions see. */
   published: Estimate;
   circuit: Circuit | undefined;
+  /** What the usage workers said last. */
+  record: Record | undefined;
   /** The state it was last seen in. */
   seen: CircuitState;
 }
@@ -82,6 +87,30 @@ export class HealthBook implements ProviderHealth {
     this.#options.onErrorRate?.(outcome.tenant, outcome.provider, page.circuit.errorRate(now));
   }
 
+  /**
+   * Takes in the record that usage workers keep of a provider (contracts/execution/health): its averages are the estimate, and what it counted
+   * since the last one is told to the circuit.
+   */
+  take(record: Record): void {
+    const page = this.#page(record.tenant_id, record.provider_id);
+    const before = page.record;
+    page.record = record;
+    page.errors = record.error_rate;
+    if (record.successes > 0) {
+      page.latencyMs = record.latency_ms;
+      page.cost = record.cost;
+      this.#publish(page);
+    }
+    if (page.circuit === undefined) return;
+    const now = this.#options.now();
+    for (const failed of outcomesBetween(before, record)) {
+      if (failed) page.circuit.failed(now, record.latency_ms);
+      else page.circuit.succeeded(now, record.latency_ms);
+      this.#notice(record.tenant_id, record.provider_id, page);
+    }
+    this.#options.onErrorRate?.(record.tenant_id, record.provider_id, page.circuit.errorRate(now));
+  }
+
   estimate(tenant: string, provider: string): Estimate | undefined {
     return this.#pages.get(keyOf(tenant, provider))?.published;
   }
@@ -105,9 +134,19 @@ export class HealthBook implements ProviderHealth {
   }
 
   #circuit(page: Page, breaker: Breaker): Circuit {
-    if (page.circuit === undefined) page.circuit = new Circuit(breaker);
-    else page.circuit.configure(breaker);
+    if (page.circuit === undefined) {
+      page.circuit = new Circuit(breaker);
+      this.#catchUp(page.circuit, page.record, breaker);
+    } else page.circuit.configure(breaker);
     return page.circuit;
+  }
+
+  /** A circuit that begins while its provider is failing, as after a restart of this worker, begins with those failures. */
+  #catchUp(circuit: Circuit, record: Record | undefined, breaker: Breaker): void {
+    const now = this.#options.now();
+    if (record === undefined || now - record.last_failure_ms >= breaker.timeout_ms) return;
+    for (let n = 0; n < Math.min(record.consecutive_failures, MOST_AT_ONCE); n++)
+      circuit.failed(now, record.latency_ms);
   }
 
   #notice(tenant: string, provider: string, page: Page): CircuitState {
@@ -138,12 +177,37 @@ export class HealthBook implements ProviderHealth {
         errors: 0,
         published: { latencyMs: undefined, cost: undefined },
         circuit: undefined,
+        record: undefined,
         seen: "closed",
       };
       this.#pages.set(key, page);
     }
     return page;
   }
+}
+
+/**
+ * Whether each result between two records failed, as nearly in order as the counts tell: the run the later one ends with comes last, what was
+ * before it is mixed evenly.
+ */
+export function outcomesBetween(before: Record | undefined, now: Record): boolean[] {
+  const anew = before === undefined || now.successes < before.successes || now.failures < before.failures;
+  let failures = Math.min(MOST_AT_ONCE, now.failures - (anew ? 0 : before.failures));
+  let successes = Math.min(MOST_AT_ONCE, now.successes - (anew ? 0 : before.successes));
+  const lastFailures = Math.min(failures, now.consecutive_failures);
+  const lastSuccesses = Math.min(successes, now.consecutive_successes);
+  failures -= lastFailures;
+  successes -= lastSuccesses;
+  const outcomes: boolean[] = [];
+  const share = failures / (failures + successes);
+  for (let at = 1, failed = 0; at <= failures + successes; at++) {
+    const fails = Math.round(at * share) > failed;
+    if (fails) failed++;
+    outcomes.push(fails);
+  }
+  for (let n = 0; n < lastFailures; n++) outcomes.push(true);
+  for (let n = 0; n < lastSuccesses; n++) outcomes.push(false);
+  return outcomes;
 }
 
 function moved(average: number | undefined, value: number): number {

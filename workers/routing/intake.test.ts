@@ -27,7 +27,9 @@ describe("a dry run", () => {
       ],
       sticky: { enabled: true, session_key: "user_id" },
     };
-    const one = new TestRouter([policy(sticky)], { assignments: { push: (_request, made) => void found.push(made) } });
+    const one = new TestRouter([policy(sticky)], {
+      assignments: { push: ({ decision }) => void found.push(decision) },
+    });
     const dry = {
       ...changed(forms.hybrid, { policy_id: undefined }),
       idempotency_key: "k",
@@ -160,7 +162,7 @@ describe("get_decision", () => {
 describe("backpressure status", () => {
   const figures = { pendingMessages: 0, latencyP95Ms: 0, inflightMessages: 0 };
   const ask = (measured: typeof figures | undefined, request: object = {}): Promise<JsonObject> => {
-    const one = new TestRouter([], { load: { measure: () => measured } });
+    const one = new TestRouter([], { load: { refusing: false, took: () => undefined, measure: () => measured } });
     return one.ask(request, {}, one.answers.getBackpressureStatus);
   };
 

@@ -11,7 +11,7 @@ import type { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow
 import type { CallContext } from "../../contracts/handlers.ts";
 import { header } from "../../contracts/headers.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
-import { backpressureStatus } from "./backpressure.ts";
+import { backpressureStatus, overloaded } from "./backpressure.ts";
 import type { Policy } from "./compile.ts";
 import { decide } from "./decide.ts";
 import { speak, type Spoken } from "./decision.ts";
@@ -56,16 +56,17 @@ export function routerAnswers(ports: IntakePorts): RouterAnswers {
       try {
         body = parse(text);
         const request = readRequest(text, bodyOf(body), context.headers);
+        if (ports.load.refusing) throw overloaded();
         const policy = policyFor(request, ports);
         if (request.dryRun) return reply(identified(request, ports), decide(policy, request, ports, { dry: true }));
-        if (policy.pipeline) return piped(policy, request, ports, started).catch(fail);
-        if (needsShared(policy, request)) {
+        if (policy.pipeline) return piped(policy, request, context, ports, started).catch(fail);
+        if (needsShared(policy, request, ports)) {
           const made = decideShared(policy, request, request, ports);
           return made instanceof Promise
-            ? made.then((one) => conclude(policy, request, one, ports, started)).catch(fail)
-            : conclude(policy, request, made, ports, started);
+            ? made.then((one) => conclude(policy, request, one, context, ports, started)).catch(fail)
+            : conclude(policy, request, made, context, ports, started);
         }
-        return finish(policy, request, decide(policy, request, ports), ports, started);
+        return finish(policy, request, decide(policy, request, ports), context, ports, started);
       } catch (thrown) {
         return fail(thrown);
       }
@@ -125,43 +126,66 @@ function unqualified(policyId: string): string {
 }
 
 /** A decision with extensions before and after. */
-async function piped(policy: Policy, request: RoutingRequest, ports: IntakePorts, started: number): Promise<string> {
+async function piped(
+  policy: Policy,
+  request: RoutingRequest,
+  call: CallContext,
+  ports: IntakePorts,
+  started: number,
+): Promise<string> {
   const { pipeline } = ports;
   if (pipeline === undefined) {
     throw new BeamlineError("extension_not_found", `policy ${policy.id} has extensions, and none is registered`, {
       details: { policy_id: policy.id },
     });
   }
-  const prepared = await pipeline.before(policy, request);
+  const prepared = await pipeline.before(policy, request, call);
   const facts = { tenant: request.tenant, context: prepared.context };
-  const made = needsShared(policy, request)
-    ? await decideShared(policy, request, facts, ports)
-    : decide(policy, facts, ports);
-  if ("replayed" in made) return conclude(policy, request, made, ports, started);
-  return conclude(
-    policy,
-    request,
-    speak(await pipeline.after(policy, request, prepared, made.decision)),
-    ports,
-    started,
-  );
+  const finishing = async ({ decision }: Spoken): Promise<Spoken> =>
+    speak(await pipeline.after(policy, request, prepared, decision, call));
+  const made = needsShared(policy, request, ports)
+    ? await decideShared(policy, request, facts, ports, finishing)
+    : await finishing(decide(policy, facts, ports));
+  return conclude(policy, request, made, call, ports, started, prepared.payload);
 }
 
-function conclude(policy: Policy, request: RoutingRequest, made: Outcome, ports: IntakePorts, started: number): string {
+function conclude(
+  policy: Policy,
+  request: RoutingRequest,
+  made: Outcome,
+  call: CallContext,
+  ports: IntakePorts,
+  started: number,
+  payload?: string,
+): string {
   if ("replayed" in made) {
     ports.measures.replayed();
     return reply(identified(request, ports), made.replayed);
   }
   if (request.idempotencyKey !== "") ports.measures.first();
-  return finish(policy, request, made, ports, started);
+  return finish(policy, request, made, call, ports, started, payload);
 }
 
-function finish(policy: Policy, request: RoutingRequest, spoken: Spoken, ports: IntakePorts, started: number): string {
+function finish(
+  policy: Policy,
+  request: RoutingRequest,
+  spoken: Spoken,
+  call: CallContext,
+  ports: IntakePorts,
+  started: number,
+  payload?: string,
+): string {
   if (request.messageId !== "") ports.decisions.remember(request.tenant, request.messageId, spoken.bare);
-  ports.measures.decided(policy, request.tenant, spoken.decision, ports.monotonic() - started);
-  // Always after the reply, which leaves with the messages of this tick.
-  if (request.pushAssignment) setImmediate(() => ports.assignments?.push(request, spoken.decision));
-  return reply(identified(request, ports), spoken);
+  const ms = ports.monotonic() - started;
+  ports.measures.decided(policy, request.tenant, spoken.decision, ms);
+  ports.load.took(ms);
+  const known = identified(request, ports);
+  if (request.pushAssignment) {
+    const handover = { request: known, decision: spoken.decision, payload, traceparent: call.traceparent };
+    // Always after the reply, which leaves with the messages of this tick.
+    setImmediate(() => ports.assignments?.push(handover));
+  }
+  return reply(known, spoken);
 }
 
 /** A request that its reply can be told apart by. */
@@ -181,7 +205,9 @@ function failure(
   const ids = idsOf(body, context.headers);
   const intake = error.intakeErrorCode as IntakeCode | undefined;
   ports.measures.failed(error.code, intake, "");
-  if (error.code === "rate_limit_exceeded") ports.measures.limited(ids.tenant);
+  const { scope } = error.details;
+  if ((error.code === "rate_limit_exceeded" || error.code === "quota_exceeded") && typeof scope === "string")
+    ports.measures.limited(ids.tenant, scope);
   if (intake !== undefined && intakeCodes[intake].deadLetter) {
     ports.deadLetters?.refused({
       subject: context.subject,

@@ -62,8 +62,34 @@ export class Measures {
     (kept ? this.#router.router_sticky_hits_total : this.#router.router_sticky_miss_total).with({ tenant_id }).add();
   }
 
-  limited(tenant_id: string): void {
-    this.#router.router_rate_limit_exceeded_total.with({ scope: "policy", tenant_id }).add();
+  /** A request beyond a limit; `scope` is policy, tenant, quota or backpressure. */
+  limited(tenant_id: string, scope: string): void {
+    if (scope === "backpressure")
+      this.#intake.router_intake_backpressure_rejections_total.with({ subject: this.#subject, reason: "active" }).add();
+    else this.#router.router_rate_limit_exceeded_total.with({ scope, tenant_id }).add();
+  }
+
+  /** A request within a limit. */
+  withinLimit(tenant_id: string, scope: string): void {
+    this.#router.router_rate_limit_allowed_total.with({ scope, tenant_id }).add();
+  }
+
+  extension(extension_id: string, extension_type: string, status: string, ms: number): void {
+    const labels = { extension_id, extension_type, status };
+    this.#router.router_extension_execution_total.with(labels).add();
+    this.#router.router_extension_latency_ms.with(labels).record(ms);
+  }
+
+  /** What the last look at the load found. */
+  load(subject: string, inflight: number, most: number, active: boolean): void {
+    this.#intake.router_intake_inflight_messages.with({ subject }).set(inflight);
+    this.#intake.router_intake_inflight_messages_max.with({ subject }).set(most);
+    this.#intake.router_intake_backpressure_active.with({ subject }).set(active ? 1 : 0);
+  }
+
+  /** Backpressure began; `trigger` names the figures beyond their thresholds. */
+  overloaded(subject: string, trigger: string): void {
+    this.#intake.router_intake_backpressure_triggered_total.with({ subject, trigger }).add();
   }
 
   /** A request answered with an error. `error` is the code, `intake` the upper-case one when intake refused it. */

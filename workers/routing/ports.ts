@@ -1,9 +1,7 @@
-/**
- * What the routing worker needs from outside, as narrow as it is used. Everything an adapter of a later day will bring (Redis for sessions,
- * idempotency and limits; results for health; extensions) has its place here.
- */
+/** What the routing worker needs from outside, as narrow as it is used. */
 import type { JsonObject } from "../../contracts/codec.ts";
 import type { Breaker, Policy } from "./compile.ts";
+import type { Extension } from "./extension.ts";
 import type { RoutingRequest } from "./forms.ts";
 import type { Decision, Words } from "./decision.ts";
 
@@ -41,7 +39,16 @@ export interface Question {
   /** Tenant-scoped idempotency (BeamLine, idempotency): the request's key and the digest of its body. */
   readonly idempotency: { readonly key: string; readonly digest: string } | undefined;
   readonly limit: { readonly perSecond: number; readonly burst: number } | undefined;
+  /** Limits of the tenant, over all its policies. */
+  readonly windows: readonly Window[];
   readonly session: SessionQuestion | undefined;
+}
+
+/** So many requests in each stretch of so many seconds since 1970. */
+export interface Window {
+  readonly scope: "tenant" | "quota";
+  readonly seconds: number;
+  readonly max: number;
 }
 
 export interface SessionQuestion {
@@ -59,7 +66,8 @@ export type Verdict =
   | { readonly kind: "replay"; readonly words: Words }
   /** The key was used with another body. */
   | { readonly kind: "conflict" }
-  | { readonly kind: "limited"; readonly retryAfterSeconds: number };
+  /** Beyond the policy's limit, or the tenant's when a window is named. */
+  | { readonly kind: "limited"; readonly retryAfterSeconds: number; readonly window?: Window | undefined };
 
 /** State that all routing workers share: sessions, idempotency, limits. */
 export interface SharedState {
@@ -68,8 +76,11 @@ export interface SharedState {
    * first request is under way waits for its words.
    */
   settle(question: Question): Verdict | Promise<Verdict>;
-  /** Keeps the words of a decision for the repetitions of its request. Called once after `settle` said go; not waited for, must not throw. */
-  remember(tenant: string, key: string, digest: string, words: Words): void;
+  /**
+   * Keeps the words of a decision for the repetitions of its request. Called once after `settle` said go. What it promises is waited for before the
+   * request is answered: then its words outlive whatever dies. Must neither throw nor reject.
+   */
+  remember(tenant: string, key: string, digest: string, words: Words): void | Promise<void>;
   /** Forgets a key whose request failed, so that it may be tried again. Not waited for, must not throw. */
   forget(tenant: string, key: string): void;
 }
@@ -95,15 +106,49 @@ export interface ExecutedExtension {
   readonly status: "ok" | "error" | "skipped" | "warn" | "ignore";
 }
 
+/** An extension and whose it is; `*` is everybody's. */
+export interface OwnedExtension {
+  readonly tenant: string;
+  readonly extension: Extension;
+}
+
+/** Registered extensions, in memory. */
+export interface Extensions {
+  /** The tenant's of that id, else the shared one of that id, else undefined. */
+  find(tenant: string, id: string): OwnedExtension | undefined;
+}
+
+/** What of a call its extensions must know. */
+export interface PipelineCall {
+  /** Epoch milliseconds. */
+  readonly deadline: number;
+  readonly traceparent: string;
+}
+
 /** The extensions of a policy. Throws the extension codes of the contract. */
 export interface Pipeline {
-  before(policy: Policy, request: RoutingRequest): Promise<Prepared>;
-  after(policy: Policy, request: RoutingRequest, prepared: Prepared, decision: Decision): Promise<Decision>;
+  before(policy: Policy, request: RoutingRequest, call: PipelineCall): Promise<Prepared>;
+  after(
+    policy: Policy,
+    request: RoutingRequest,
+    prepared: Prepared,
+    decision: Decision,
+    call: PipelineCall,
+  ): Promise<Decision>;
+}
+
+/** A decided request that is to be executed. */
+export interface Handover {
+  readonly request: RoutingRequest;
+  readonly decision: Decision;
+  /** What an extension put in place of the request's payload. */
+  readonly payload: string | undefined;
+  readonly traceparent: string;
 }
 
 /** Hands a decided request on to the execution workers. Called after the reply is on its way; must not throw. */
 export interface Assignments {
-  push(request: RoutingRequest, decision: Decision): void;
+  push(handover: Handover): void;
 }
 
 /** A message that intake refused, for the dead-letter subject (BeamLine, DLQ, intake-validation form). */
@@ -124,8 +169,13 @@ export interface DeadLetters {
   refused(message: RefusedMessage): void;
 }
 
-/** Load of an intake subject; undefined when nobody measures it. */
+/** How loaded this worker and what follows it are. */
 export interface Load {
+  /** True while requests are refused because of it (BeamLine, backpressure). */
+  readonly refusing: boolean;
+  /** Told how long a decision took, milliseconds. */
+  took(ms: number): void;
+  /** Figures of a subject; undefined when nobody measures it. */
   measure(subject: string): LoadFigures | undefined | Promise<LoadFigures | undefined>;
 }
 

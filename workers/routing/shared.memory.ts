@@ -34,6 +34,7 @@ export class MemoryState implements SharedState {
   readonly #sessions: Recent<Session>;
   readonly #keys: Recent<Known>;
   readonly #buckets: Recent<Bucket>;
+  readonly #windows: Recent<{ number: number; used: number }>;
 
   /** @param limit entries of each kind kept at least */
   constructor(now: () => number, limit = 100_000) {
@@ -41,6 +42,7 @@ export class MemoryState implements SharedState {
     this.#sessions = new Recent(limit);
     this.#keys = new Recent(limit);
     this.#buckets = new Recent(limit);
+    this.#windows = new Recent(limit);
   }
 
   settle(question: Question): Verdict | Promise<Verdict> {
@@ -79,12 +81,26 @@ export class MemoryState implements SharedState {
     for (const resolve of known?.waiting.splice(0) ?? []) resolve(undefined);
   }
 
-  #beyondKey({ tenant, policyId, limit, session }: Question): Verdict {
+  #beyondKey({ tenant, policyId, limit, session, windows }: Question): Verdict {
+    const second = Math.floor(this.#now() / 1_000);
+    const used = windows.map(({ seconds }) => this.#window(scoped(tenant, String(seconds)), second, seconds));
+    for (const [at, window] of windows.entries()) {
+      if ((used[at]?.used ?? 0) < window.max) continue;
+      return { kind: "limited", retryAfterSeconds: window.seconds - (second % window.seconds), window };
+    }
     if (limit !== undefined) {
       const wait = this.#take(scoped(tenant, policyId), limit.perSecond, limit.burst);
       if (wait > 0) return { kind: "limited", retryAfterSeconds: wait };
     }
+    for (const one of used) one.used++;
     return { kind: "go", session: session && this.#session(tenant, session) };
+  }
+
+  #window(name: string, second: number, seconds: number): { number: number; used: number } {
+    const number = Math.floor(second / seconds);
+    let window = this.#windows.get(name);
+    if (window?.number !== number) this.#windows.set(name, (window = { number, used: 0 }));
+    return window;
   }
 
   /** A token bucket refilled in whole seconds (BeamLine, rate limits). Seconds to wait, 0 when a token was taken. */

@@ -9,7 +9,7 @@ import { circuitChoice, decide, fallback, say, select, type DecidePorts, type Of
 import type { Spoken, Words } from "./decision.ts";
 import { payloadIn, type RoutingRequest } from "./forms.ts";
 import { textFact, type Facts } from "./match.ts";
-import type { Question, SessionQuestion, SharedState, Verdict } from "./ports.ts";
+import type { Question, SessionQuestion, SharedState, Verdict, Window } from "./ports.ts";
 import { refuse } from "./refusal.ts";
 import { claim, survey, type Survey } from "./survey.ts";
 
@@ -17,9 +17,15 @@ export interface SharedPorts extends DecidePorts {
   readonly shared: SharedState;
   /** Told whether a session kept its provider. */
   readonly onSession?: (tenant: string, kept: boolean) => void;
+  /** Limits of a tenant over all its policies; none when left out. */
+  readonly windows?: ((tenant: string) => readonly Window[]) | undefined;
+  /** Told of a request that was within its limits. */
+  readonly onWithinLimit?: (tenant: string, scope: "policy" | "tenant") => void;
   /** Told when shared state could not be asked. */
   readonly onStoreFailure?: (thrown: unknown) => void;
 }
+
+const noWindows: readonly Window[] = [];
 
 /** The words of an earlier decision, for a request that was made before. */
 export interface Replayed {
@@ -27,8 +33,13 @@ export interface Replayed {
 }
 
 /** Whether a decision depends on anything but this worker's memory. */
-export function needsShared(policy: Policy, request: RoutingRequest): boolean {
-  return policy.sticky !== undefined || policy.rateLimit !== undefined || request.idempotencyKey !== "";
+export function needsShared(policy: Policy, request: RoutingRequest, { windows }: SharedPorts): boolean {
+  return (
+    policy.sticky !== undefined ||
+    policy.rateLimit !== undefined ||
+    request.idempotencyKey !== "" ||
+    (windows !== undefined && windows(request.tenant).length > 0)
+  );
 }
 
 /** What was prepared before the question was asked. */
@@ -41,13 +52,15 @@ interface Prepared {
 
 /**
  * Decides with one question to shared state. Throws `rate_limit_exceeded`, `invalid_request` (`IDEMPOTENCY_VIOLATION`), and what `decide` throws; a
- * request that failed may be repeated with the same key. A promise only when shared state answers with one.
+ * request that failed may be repeated with the same key. A promise only when shared state answers with one. `finishing` changes a new decision
+ * before it is kept and given out; it is not asked about repetitions.
  */
 export function decideShared(
   policy: Policy,
   request: RoutingRequest,
   facts: Facts,
   ports: SharedPorts,
+  finishing?: (spoken: Spoken) => Promise<Spoken>,
 ): Outcome | Promise<Outcome> {
   const prepared = prepare(policy, facts, ports);
   const { offer } = prepared;
@@ -59,24 +72,35 @@ export function decideShared(
     policyId: policy.id,
     idempotency: key === "" ? undefined : { key, digest },
     limit: policy.rateLimit,
+    windows: ports.windows?.(request.tenant) ?? noWindows,
     session: session === undefined ? undefined : sessionOf(policy, session, prepared.field, offer),
   };
-  const conclude = (verdict: Verdict): Outcome => {
+  const keep = (spoken: Spoken): Spoken | Promise<Spoken> => {
+    if (key === "") return spoken;
+    const kept = ports.shared.remember(request.tenant, key, digest, spoken);
+    return kept instanceof Promise ? kept.then(() => spoken) : spoken;
+  };
+  const fail = (thrown: unknown): never => {
+    if (key !== "") ports.shared.forget(request.tenant, key);
+    throw thrown;
+  };
+  const conclude = (verdict: Verdict): Outcome | Promise<Outcome> => {
     if (verdict.kind !== "go") {
       offer?.giveBack();
       return refused(verdict, policy, key);
     }
+    if (question.limit !== undefined) ports.onWithinLimit?.(request.tenant, "policy");
+    if (question.windows.length > 0) ports.onWithinLimit?.(request.tenant, "tenant");
+    let spoken: Spoken;
     try {
-      const spoken =
+      spoken =
         session === undefined
           ? decide(policy, facts, ports)
           : inSession(policy, facts, ports, session, prepared, verdict);
-      if (key !== "") ports.shared.remember(request.tenant, key, digest, spoken);
-      return spoken;
     } catch (thrown) {
-      if (key !== "") ports.shared.forget(request.tenant, key);
-      throw thrown;
+      return fail(thrown);
     }
+    return finishing === undefined ? keep(spoken) : finishing(spoken).then(keep, fail);
   };
   const verdict = settle(question, ports);
   return verdict instanceof Promise ? verdict.then(conclude) : conclude(verdict);
@@ -166,16 +190,21 @@ function refused(verdict: Exclude<Verdict, { kind: "go" }>, policy: Policy, key:
         { idempotency_key: key },
       );
     case "limited":
-      throw new BeamlineError("rate_limit_exceeded", "rate limit exceeded", {
-        retryAfterSeconds: verdict.retryAfterSeconds,
-        details: {
-          scope: "policy",
-          identifier: policy.id,
-          limit: policy.rateLimit?.perSecond ?? 0,
-          burst: policy.rateLimit?.burst ?? 0,
-        },
-      });
+      throw overLimit(verdict, policy);
   }
+}
+
+function overLimit({ retryAfterSeconds, window }: Verdict & { kind: "limited" }, policy: Policy): BeamlineError {
+  if (window === undefined) {
+    const { perSecond: limit = 0, burst = 0 } = policy.rateLimit ?? {};
+    const details = { scope: "policy", identifier: policy.id, limit, burst };
+    return new BeamlineError("rate_limit_exceeded", "rate limit exceeded", { retryAfterSeconds, details });
+  }
+  const { scope, max, seconds } = window;
+  const details = { scope, identifier: "tenant", limit: max, window_seconds: seconds };
+  return scope === "quota"
+    ? new BeamlineError("quota_exceeded", "quota exceeded", { retryAfterSeconds, details })
+    : new BeamlineError("rate_limit_exceeded", "rate limit exceeded", { retryAfterSeconds, details });
 }
 
 /**

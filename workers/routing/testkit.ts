@@ -69,7 +69,7 @@ export class TestRouter {
       health: unmeasured,
       shared: new MemoryState(now),
       decisions: new RecentDecisions(),
-      load: { measure: () => undefined },
+      load: { refusing: false, took: () => undefined, measure: () => undefined },
       newId: () => `generated-${++this.#ids}`,
       random: () => 0,
       now,

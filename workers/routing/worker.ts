@@ -1,8 +1,9 @@
 /**
  * The routing worker: chooses a provider for each message, and keeps the policies it chooses by.
  *
- * Opened in this order, closed in reverse: policies (loaded and watched), the seeded default policy, then intake.
- * `Decide` needs nothing but memory, so it goes on while the bucket is away; changes of policies fail meanwhile.
+ * Opened in this order, closed in reverse: Redis, policies (loaded and watched) with the seeded default, the health of providers, extensions,
+ * the way to the execution workers, the load meter, then intake. Deciding by a plain policy needs nothing but memory, so it goes on while buckets and
+ * Redis are away; changes of policies fail meanwhile, and policies with sessions or limits decide as if there were none.
  */
 import type { Bus } from "../../bus/connect.ts";
 import type { Endpoint, UnaryEndpoint } from "../../bus/endpoint.ts";
@@ -13,38 +14,33 @@ import { intakeMetrics } from "../../runtime/beamline.metrics.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { systemIds, systemRandom } from "../../runtime/ids.ts";
 import type { Registry } from "../../runtime/metrics.ts";
-import { bool, int, list, optional } from "../../runtime/setting.ts";
-import { workerSettings } from "../../runtime/settings.ts";
+import { connectRedis } from "../connect.redis.ts";
 import { defineWorker } from "../module.ts";
 import { adminEndpoints } from "./admin.ts";
 import { adminCheck, type AdminCheck } from "./adminkey.ts";
+import { BusAssignments } from "./assignments.ts";
+import { controlEndpoints } from "./control.ts";
 import { busDeadLetters } from "./deadletters.ts";
 import { RecentDecisions } from "./decisions.memory.ts";
+import { RedisDecisions } from "./decisions.redis.ts";
+import { extensionAdmin } from "./extensionadmin.ts";
+import { ExtensionBook } from "./extensionhealth.ts";
 import { noExtensions } from "./extensions.memory.ts";
-import type { AdminPorts } from "./handlers.ts";
+import { ExtensionRegistry } from "./extensions.nats.ts";
+import type { AdminPorts, ExtensionStates } from "./handlers.ts";
 import { HealthBook } from "./health.ts";
+import { alertOpened, followHealth } from "./healthfeed.ts";
 import { routerAnswers, type IntakePorts } from "./intake.ts";
+import { Journal } from "./journal.nats.ts";
+import { LoadMeter } from "./load.ts";
 import { Measures } from "./measures.ts";
+import { busPipeline } from "./pipeline.ts";
 import { PolicyStore } from "./policystore.ts";
-import { limits } from "./policy.ts";
 import type { DeadLetters } from "./ports.ts";
 import { seedDefaultPolicy } from "./seed.ts";
+import { routingSettings, windowsOf } from "./settings.ts";
 import { MemoryState } from "./shared.memory.ts";
-
-/** Settings of the routing worker. The admin key is the one the edge and the stack know by that name. */
-export const routingSettings = {
-  BEAMLINE_ROUTER_ADMIN_API_KEY: workerSettings.BEAMLINE_ROUTER_ADMIN_API_KEY,
-  BEAMLINE_ROUTER_SEED_DEFAULT: bool(
-    true,
-    "Whether a policy named default is made for tenants without one of their own, if nobody made it yet.",
-  ),
-  BEAMLINE_ROUTER_TENANTS: list(optional, "Tenants that may route; all when not given."),
-  BEAMLINE_ROUTER_POLICY_QUOTA: int(limits.policies, "Policies a tenant may have.", { min: 1, max: 100_000 }),
-  BEAMLINE_ROUTER_DEAD_LETTERS: bool(
-    true,
-    "Whether requests that intake refused are put on the dead-letter subject, as a digest with the reason.",
-  ),
-};
+import { RedisState } from "./shared.redis.ts";
 
 /** Where the answer to a request without a reply subject goes; one public client listens to the second. */
 export const fallbackReplies = ["beamline.router.v1.decide.reply", "beamline.router.v1.decide.response"] as const;
@@ -52,11 +48,27 @@ export const fallbackReplies = ["beamline.router.v1.decide.reply", "beamline.rou
 export const routingWorker = defineWorker({
   name: "routing",
   settings: routingSettings,
-  streams: [streams.deadLetters],
-  buckets: [buckets.policies],
+  streams: [streams.deadLetters, streams.routingKeys, streams.exec, streams.alerts],
+  buckets: [buckets.policies, buckets.extensions, buckets.providerHealth],
 
-  async open(scope, { config, bus, log, metrics }) {
-    const measures = new Measures(metrics, routesOf(RouterDefinition).decide.subject);
+  async open(scope, { config, bus, caller, log, metrics, calls }) {
+    const { subject } = routesOf(RouterDefinition).decide;
+    const measures = new Measures(metrics, subject);
+    const now = (): number => systemClock.now();
+    const monotonic = (): number => systemClock.monotonic();
+    const newId = (): string => systemIds.v4();
+    const random = (): number => systemRandom.float();
+    const onTrouble = (error: unknown): void => log.warn("shared state of routing is in trouble", { error });
+
+    const hot = await scope.open(
+      "redis",
+      () => connectRedis(config.REDIS_URL, "routing", REDIS_TIMEOUT_MS),
+      (one) => one.close(),
+    );
+    const journal = new Journal(bus);
+    await RedisState.begin(hot.redis, journal);
+    const decisions = scope.use("decisions", new RedisDecisions(hot.redis, { onTrouble }), (one) => one.flush());
+
     const store = new PolicyStore(bus, {
       quota: config.BEAMLINE_ROUTER_POLICY_QUOTA,
       onUnreadable: (key, error) =>
@@ -71,17 +83,124 @@ export const routingWorker = defineWorker({
       () => store.close(),
     );
     if (config.BEAMLINE_ROUTER_SEED_DEFAULT) await seedDefaultPolicy(store);
-    const deadLetters = config.BEAMLINE_ROUTER_DEAD_LETTERS ? intakeDeadLetters(bus, metrics) : undefined;
-    const tenants = config.BEAMLINE_ROUTER_TENANTS;
-    const check = adminCheck(config.BEAMLINE_ROUTER_ADMIN_API_KEY);
-    return routingEndpoints({
-      ...localPorts(store, measures),
-      check,
-      deadLetters,
-      tenants: tenants && new Set(tenants),
+
+    const health = new HealthBook({
+      now,
+      onCircuit(tenant, provider, from, to) {
+        measures.circuit(tenant, provider, from, to);
+        log.warn("a circuit changed", { tenant_id: tenant, provider_id: provider, from, to });
+        if (to === "open")
+          alertOpened(bus, newId(), now(), tenant, provider).catch((error: unknown) =>
+            log.warn("an alert could not be published", { error }),
+          );
+      },
+      onErrorRate: (tenant, provider, rate) => measures.errorRate(tenant, provider, rate),
     });
+    const feed = scope.use(
+      "provider health",
+      followHealth(
+        bus,
+        (record) => health.take(record),
+        (error) => log.warn("the health of providers is not followed for the moment", { error }),
+      ),
+      (watch) => watch.stop(),
+    );
+    await feed.ready;
+
+    const registry = new ExtensionRegistry(bus, {
+      onTrouble: (error) => log.warn("extensions are not followed for the moment", { error }),
+    });
+    await scope.open(
+      "extensions",
+      () => registry.open(),
+      () => registry.close(),
+    );
+    const book = new ExtensionBook({
+      now,
+      onCircuit: (extension_id, from, to) =>
+        log.warn("the circuit of an extension changed", { extension_id, from, to }),
+    });
+    const pipeline = busPipeline({
+      caller,
+      book,
+      extensions: registry,
+      now,
+      monotonic,
+      onCall: ({ extension }, status, ms) => measures.extension(extension.id, extension.type, status, ms),
+    });
+
+    const assignments = scope.use(
+      "assignments",
+      new BusAssignments(bus, {
+        enabled: config.BEAMLINE_ROUTER_ASSIGNMENTS,
+        tenants: setOf(config.BEAMLINE_ROUTER_ASSIGNMENT_TENANTS),
+        newId,
+        random,
+        now,
+        log,
+        registry: metrics,
+      }),
+      (one) => one.drain(),
+    );
+    const load = scope.use("load", new LoadMeter(bus, { subject, measures, calls }), (one) => one.stop());
+    load.start();
+
+    const check = adminCheck(config.BEAMLINE_ROUTER_ADMIN_API_KEY);
+    const endpoints = routingEndpoints({
+      store,
+      policies: store,
+      measures,
+      health,
+      shared: new RedisState(hot.redis, journal, { now, onTrouble }),
+      onSession: (tenant, kept) => measures.session(tenant, kept),
+      onWithinLimit: (tenant, kind) => measures.withinLimit(tenant, kind),
+      onStoreFailure: onTrouble,
+      windows: windowsOf(
+        config.BEAMLINE_ROUTER_TENANT_LIMIT,
+        config.BEAMLINE_ROUTER_TENANT_LIMITS,
+        config.BEAMLINE_ROUTER_TENANT_QUOTA,
+      ),
+      decisions,
+      extensions: statesOf(registry, book),
+      pipeline,
+      assignments,
+      load,
+      newId,
+      random,
+      now,
+      monotonic,
+      check,
+      deadLetters: config.BEAMLINE_ROUTER_DEAD_LETTERS ? intakeDeadLetters(bus, metrics) : undefined,
+      tenants: setOf(config.BEAMLINE_ROUTER_TENANTS),
+    });
+    const control = config.BEAMLINE_ROUTER_CONTROL ? controlEndpoints(config.BEAMLINE_ROUTER_CONTROL_TOKEN, newId) : [];
+    return [...endpoints, ...extensionAdmin(registry, check), ...control];
   },
 });
+
+/** How long a question to Redis may take before it is decided without, milliseconds. */
+const REDIS_TIMEOUT_MS = 500;
+
+function setOf(names: readonly string[] | undefined): ReadonlySet<string> | undefined {
+  return names && new Set(names);
+}
+
+/** The states of every registered extension, called or not. */
+function statesOf(registry: ExtensionRegistry, book: ExtensionBook): ExtensionStates {
+  const know = (): void => {
+    for (const owned of registry.list()) book.know(owned);
+  };
+  return {
+    health() {
+      know();
+      return book.health();
+    },
+    circuits() {
+      know();
+      return book.circuits();
+    },
+  };
+}
 
 /** Everything the endpoints need. */
 export interface RoutingPorts extends IntakePorts, AdminPorts {
@@ -104,7 +223,7 @@ export function localPorts(store: PolicyStore, measures: Measures): Omit<Routing
     onSession: (tenant, kept) => measures.session(tenant, kept),
     decisions: new RecentDecisions(),
     extensions: noExtensions,
-    load: { measure: () => undefined },
+    load: { refusing: false, took: () => undefined, measure: () => undefined },
     newId: () => systemIds.v4(),
     random: () => systemRandom.float(),
     now,
