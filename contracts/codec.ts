@@ -58,7 +58,7 @@ const compiled = new Map<string, Codec<unknown>>();
 
 /** A message type whose message nobody needs to know by name, as the loops over routes see it. */
 export function opaque(type: AnyMessageType): MessageType {
-  return type as MessageType;
+  return type;
 }
 
 /** The codec of a generated message type; compiled once. */

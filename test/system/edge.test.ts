@@ -1,9 +1,5 @@
 /** The edge as standard tools see it: health, reflection, TLS, listeners that would be open to anyone. */
-import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { promisify } from "node:util";
+import { readFile } from "node:fs/promises";
 import { credentials, status as grpc, type ServiceError } from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow.ts";
@@ -11,12 +7,12 @@ import { services } from "../../contracts/routes.ts";
 import { freePort } from "../../deploy/local/ports.ts";
 import { openEdge } from "../../edge/edge.ts";
 import { Scope } from "../../runtime/lifecycle.ts";
+import { makeCertificates, type Certificates } from "../kit/certificates.ts";
 import { grpcClient } from "../kit/grpc.ts";
 import { health, reflectedServices } from "../kit/standard.ts";
 import { until } from "../kit/until.ts";
 import { startWorld, type World } from "../kit/world.ts";
 
-const run = promisify(execFile);
 let world: World;
 beforeAll(async () => {
   world = await startWorld({ syncInterval: "1m" });
@@ -73,65 +69,11 @@ function edgeEnv(): Record<string, string> {
 }
 
 describe("TLS", () => {
-  let folder: string;
-  const file = (name: string): string => join(folder, name);
+  let certificates: Certificates;
   beforeAll(async () => {
-    folder = await mkdtemp(join(tmpdir(), "beamline-tls-"));
-    const openssl = (...args: string[]): Promise<unknown> => run("openssl", args, { cwd: folder });
-    await openssl(
-      "req",
-      "-x509",
-      "-newkey",
-      "ec",
-      "-pkeyopt",
-      "ec_paramgen_curve:P-256",
-      "-nodes",
-      "-keyout",
-      "ca.key",
-      "-out",
-      "ca.crt",
-      "-days",
-      "2",
-      "-subj",
-      "/CN=test-ca",
-    );
-    for (const name of ["server", "client"]) {
-      await openssl(
-        "req",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        `${name}.key`,
-        "-out",
-        `${name}.csr`,
-        "-subj",
-        `/CN=localhost`,
-        "-addext",
-        "subjectAltName=DNS:localhost,IP:127.0.0.1",
-      );
-      await openssl(
-        "x509",
-        "-req",
-        "-in",
-        `${name}.csr`,
-        "-CA",
-        "ca.crt",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-        "-out",
-        `${name}.crt`,
-        "-days",
-        "2",
-        "-copy_extensions",
-        "copy",
-      );
-    }
+    certificates = await makeCertificates();
   });
-  afterAll(() => rm(folder, { recursive: true }));
+  afterAll(() => certificates?.[Symbol.asyncDispose]());
 
   test("by configuration, and mutual TLS refuses a client without a certificate", async () => {
     const scope = new Scope();
@@ -139,12 +81,12 @@ describe("TLS", () => {
       ...edgeEnv(),
       BEAMLINE_GRPC_ADDR: "127.0.0.1:0",
       BEAMLINE_HTTP_ADDR: "127.0.0.1:0",
-      BEAMLINE_GRPC_TLS_CERT: file("server.crt"),
-      BEAMLINE_GRPC_TLS_KEY: file("server.key"),
-      BEAMLINE_GRPC_TLS_CLIENT_CA: file("ca.crt"),
+      BEAMLINE_GRPC_TLS_CERT: certificates.file("server.crt"),
+      BEAMLINE_GRPC_TLS_KEY: certificates.file("server.key"),
+      BEAMLINE_GRPC_TLS_CLIENT_CA: certificates.file("ca.crt"),
     });
     scope.ready();
-    const ca = await readFile(file("ca.crt"));
+    const ca = await readFile(certificates.file("ca.crt"));
     const code = async (channel: ReturnType<typeof credentials.createSsl>): Promise<[number, string]> => {
       using client = grpcClient(RouterDefinition, `localhost:${port}`, channel);
       return await client.call("decide", request, { timeoutMs: 3_000 }).then(
@@ -153,7 +95,11 @@ describe("TLS", () => {
       );
     };
     const mutual = await code(
-      credentials.createSsl(ca, await readFile(file("client.key")), await readFile(file("client.crt"))),
+      credentials.createSsl(
+        ca,
+        await readFile(certificates.file("client.key")),
+        await readFile(certificates.file("client.crt")),
+      ),
     );
     expect(mutual).toEqual([grpc.UNAVAILABLE, expect.stringContaining("no routing worker")]); // it got through to the bus
     const [refused, why] = await code(credentials.createSsl(ca));
