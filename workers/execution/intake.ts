@@ -42,6 +42,9 @@ export interface IntakePorts {
   readonly leaveUnknown: boolean;
 }
 
+/** A job that takes longer is acknowledged at once after this; a shorter one together with its result, milliseconds. */
+const ACCEPT_MS = 20;
+
 /** Extra time a worker gets to report after its deadline, milliseconds. */
 const GRACE_MS = 2_000;
 
@@ -91,17 +94,38 @@ export class Intake {
       measures.deadLettered();
       return reports.result(result, "");
     }
-    const accepted = reports.ack(ids, "accepted");
-    accepted.catch(() => undefined); // awaited below
     const traceparent = acceptTraceparent(context.headers[header.traceparent]);
+    const attributes = { tenant_id: assignment.tenant_id, job_type: assignment.job.type };
     await withSpan(
       "worker.assignment.receive",
       traceparent,
-      { tenant_id: assignment.tenant_id, job_type: assignment.job.type },
+      attributes,
       async (onward) => {
-        const step = await this.#execute(job, assignment, context, onward);
-        await accepted;
-        await this.#report(assignment, step, payload, context, onward);
+        let accepted: Promise<void> | undefined;
+        const accept = (): void => {
+          accepted = reports.ack(ids, "accepted");
+          accepted.catch(() => undefined); // awaited below
+        };
+        const soon = setTimeout(accept, ACCEPT_MS);
+        let step: StepResult;
+        try {
+          step = await this.#execute(job, assignment, context, onward);
+        } finally {
+          clearTimeout(soon);
+        }
+        const result = await this.#buried(assignment, step, payload, context);
+        await withSpan(
+          "worker.result.publish",
+          onward,
+          undefined,
+          async (last) => {
+            if (accepted === undefined) return reports.acceptedWithResult(ids, result, last);
+            await accepted;
+            return reports.result(result, last);
+          },
+          SpanKind.PRODUCER,
+        );
+        measures.finished(assignment.job.type, step);
       },
       SpanKind.CONSUMER,
     );
@@ -178,32 +202,21 @@ export class Intake {
     return failedBy(failure);
   }
 
-  async #report(
+  /** The result, after a dead letter where its outcome is unknown. */
+  async #buried(
     assignment: Assignment,
     step: StepResult,
     payload: Uint8Array,
     context: MessageContext,
-    traceparent: string,
-  ): Promise<void> {
+  ): Promise<Result> {
     const { reports, measures, clock, log } = this.#ports;
     const result = resultOf(assignment, step, clock.now());
-    if (step.outcomeUnknown) {
-      log.warn("the outcome of a job is unknown", {
-        assignment_id: assignment.assignment_id,
-        tenant_id: assignment.tenant_id,
-        trace_id: result.trace_id,
-      });
-      await reports.deadLetter(result, { payload, reason: "outcome_unknown", msgId: context.msgId ?? "" });
-      measures.deadLettered();
-    }
-    await withSpan(
-      "worker.result.publish",
-      traceparent,
-      undefined,
-      (onward) => reports.result(result, onward),
-      SpanKind.PRODUCER,
-    );
-    measures.finished(assignment.job.type, step);
+    if (!step.outcomeUnknown) return result;
+    const { assignment_id, tenant_id, trace_id } = result;
+    log.warn("the outcome of a job is unknown", { assignment_id, tenant_id, trace_id });
+    await reports.deadLetter(result, { payload, reason: "outcome_unknown", msgId: context.msgId ?? "" });
+    measures.deadLettered();
+    return result;
   }
 
   /** I1: an assignment that breaks the contract. */

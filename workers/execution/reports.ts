@@ -8,19 +8,23 @@ import { ackJson, type AckStatus } from "../../contracts/execution/ack.ts";
 import type { Assignment } from "../../contracts/execution/assignment.ts";
 import { resultHeaders, resultJson, type Result } from "../../contracts/execution/result.ts";
 import { execSubject, resultMsgId } from "../../contracts/execution/subjects.ts";
-import { header } from "../../contracts/headers.ts";
+import { header, type Headers } from "../../contracts/headers.ts";
 
 type Ids = Pick<Assignment, "assignment_id" | "request_id" | "tenant_id">;
 
+/** An assignment as far as an acknowledgement tells of it. */
+export interface AckIds extends Ids {
+  readonly trace_id: string;
+  readonly publication: number;
+}
+
 export interface Reports {
   /** Throws as `publishRetrying`. */
-  ack(
-    ids: Ids & { readonly trace_id: string; readonly publication: number },
-    status: AckStatus,
-    message?: string,
-  ): Promise<void>;
+  ack(ids: AckIds, status: AckStatus, message?: string): Promise<void>;
   /** One result per assignment: later ones are dropped by the stream. An output too large for a message goes to the object store. */
   result(result: Result, traceparent: string): Promise<void>;
+  /** `accepted` and the result in one go, in this order, for jobs that were done before anyone had to know that they were taken. */
+  acceptedWithResult(ids: AckIds, result: Result, traceparent: string): Promise<void>;
   /** Whether a result of the assignment is stored already (inside the stream's duplicate window). */
   hasResult(ids: Ids): Promise<boolean>;
   /** What could not be taken or whose outcome nobody knows, for people. */
@@ -30,27 +34,46 @@ export interface Reports {
   ): Promise<void>;
 }
 
+interface Outgoing {
+  readonly subject: string;
+  readonly payload: string;
+  readonly headers: Headers;
+  readonly msgId: string;
+}
+
 /** Room for a result's other fields, bytes. */
 const ENVELOPE_BYTES = 128 * 1024;
 
 export function busReports(bus: Bus, now: () => number): Reports {
+  const ackOf = (ids: AckIds, status: AckStatus, message: string): Outgoing => {
+    const { assignment_id, request_id, tenant_id, trace_id, publication } = ids;
+    const body = ackJson({ assignment_id, status, message, request_id, trace_id, tenant_id, acknowledged_at: now() });
+    return {
+      subject: execSubject.ack,
+      payload: JSON.stringify(body),
+      headers: resultHeaders({ trace_id, tenant_id }),
+      msgId: `ack-${assignment_id}:${publication}:${status}`,
+    };
+  };
+  const resultMessage = async (result: Result, traceparent: string): Promise<Outgoing> => ({
+    subject: execSubject.result,
+    payload: JSON.stringify(resultJson(await fitting(bus, result))),
+    headers: resultHeaders(result, traceparent),
+    msgId: resultMsgId(result),
+  });
+  const send = async ({ subject, payload, headers, msgId }: Outgoing): Promise<void> => {
+    await publishRetrying(bus, subject, payload, { headers, msgId, timeoutMs: 30_000 });
+  };
   return {
-    async ack(ids, status, message = "") {
-      const { assignment_id, request_id, tenant_id, trace_id, publication } = ids;
-      const body = ackJson({ assignment_id, status, message, request_id, trace_id, tenant_id, acknowledged_at: now() });
-      await publishRetrying(bus, execSubject.ack, JSON.stringify(body), {
-        headers: resultHeaders({ trace_id, tenant_id }),
-        msgId: `ack-${assignment_id}:${publication}:${status}`,
-        timeoutMs: 10_000,
-      });
-    },
+    ack: (ids, status, message = "") => send(ackOf(ids, status, message)),
 
-    async result(result, traceparent) {
-      await publishRetrying(bus, execSubject.result, JSON.stringify(resultJson(await fitting(bus, result))), {
-        headers: resultHeaders(result, traceparent),
-        msgId: resultMsgId(result),
-        timeoutMs: 30_000,
-      });
+    result: async (result, traceparent) => send(await resultMessage(result, traceparent)),
+
+    async acceptedWithResult(ids, result, traceparent) {
+      // One after the other on one connection: the stream keeps the order, and nobody waits for the first.
+      const accepted = send(ackOf(ids, "accepted", ""));
+      const done = send(await resultMessage(result, traceparent));
+      await Promise.all([accepted, done]);
     },
 
     async hasResult(ids) {

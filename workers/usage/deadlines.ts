@@ -5,6 +5,7 @@
  * W2 Without a result it is published again under the same assignment id, until its attempts are used up; then it ends as `timeout`, or as
  *    `cancelled` when that was asked for. Never forgotten, never two results: the stream keeps one message per result id.
  * W3 Every step may be repeated after a crash: timers and messages carry ids made of the assignment and the publication.
+ * W4 Most assignments are done at once: the message itself stands guard for a moment, unacknowledged, and only then is a timer worth a write.
  */
 import { apiCode, apiCodeOf, asking } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
@@ -15,7 +16,7 @@ import { withoutControl } from "../../bus/retry.ts";
 import { schedule } from "../../bus/schedule.ts";
 import { readAssignment, type Assignment } from "../../contracts/execution/assignment.ts";
 import { resultHeaders, resultJson, type Result } from "../../contracts/execution/result.ts";
-import { execHeader, execSubject, resultMsgId } from "../../contracts/execution/subjects.ts";
+import { execHeader, execSubject, resultMsgId, usageMsgId } from "../../contracts/execution/subjects.ts";
 import { streams } from "../../contracts/streams.ts";
 import type { Logger } from "../../runtime/log.ts";
 import type { Alerts } from "./alerts.ts";
@@ -28,6 +29,9 @@ import type { Seen } from "./seen.redis.ts";
 /** Prefix of the subjects timers fire on. */
 const DUE = "retry.exec.deadline";
 export const DEADLINE_SUBJECTS = [execSubject.assign, `${DUE}.*`] as const;
+
+/** How long W4's moment is, milliseconds. */
+const LINGER_MS = 300;
 
 /** What a timer carries: enough to find the assignment, and to report its end without it. */
 interface Watch {
@@ -59,6 +63,8 @@ export interface DeadlinePorts {
   /** Added to a deadline before its assignment counts as lost, milliseconds. */
   readonly graceMs: number;
   readonly now: () => number;
+  /** Rejects when the signal aborts first. */
+  readonly pause: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
 /** Handles assignments as they are published, and timers as they fire. */
@@ -67,7 +73,10 @@ export function deadlineHandler(ports: DeadlinePorts): MessageHandler {
     if (context.subject.startsWith(`${DUE}.`))
       return due(ports, JSON.parse(Buffer.from(payload).toString("utf8")) as Watch);
     const watch = watchOf(payload, context);
-    if (watch !== undefined) await setTimer(ports, watch, watch.published_at + watch.deadline_ms + ports.graceMs, "");
+    if (watch === undefined) return;
+    await ports.pause(Math.min(LINGER_MS, watch.deadline_ms / 2), context.signal);
+    if (await ports.seen.wasMetered(watch.tenant_id, usageMsgId(watch))) return; // W4
+    await setTimer(ports, watch, watch.published_at + watch.deadline_ms + ports.graceMs, "");
   };
 }
 

@@ -53,6 +53,9 @@ export const usageSettings = {
 /** Silence after which an execution worker counts as lost: three of its beats, milliseconds. */
 const SILENCE_MS = 15_000;
 
+/** Assignments that are watched before they get a timer, at a time. */
+const GUARDED = 2_048;
+
 /** Redelivery of results and acknowledgements (BeamLine, consumers). */
 const BACKOFF_MS = [1_000, 2_000, 4_000];
 
@@ -105,10 +108,7 @@ export const usageWorker = defineWorker({
       if (event.type === "trouble" || event.type === "undecided")
         log.warn("a consumer is in trouble", { subject, error: event.error });
     };
-    const start = (
-      name: string,
-      options: Omit<ConsumeOptions, "stream" | "concurrency" | "backoffMs" | "durable">,
-    ): Promise<unknown> =>
+    const start = (name: string, options: Omit<ConsumeOptions, "stream" | "backoffMs" | "durable">): Promise<unknown> =>
       scope.open(
         name,
         () =>
@@ -136,6 +136,7 @@ export const usageWorker = defineWorker({
     await start("router-deadlines", {
       filterSubjects: DEADLINE_SUBJECTS,
       maxDeliver: 10,
+      concurrency: GUARDED,
       ackWaitMs: 10_000,
       handler: deadlineHandler({
         bus,
@@ -147,6 +148,7 @@ export const usageWorker = defineWorker({
         log,
         graceMs: config.BEAMLINE_EXEC_GRACE_MS,
         now,
+        pause: (ms: number, signal: AbortSignal) => systemClock.sleep(ms, signal),
       }),
       onEvent: onEvent("retry.exec.deadline"),
     });
