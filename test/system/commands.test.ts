@@ -1,6 +1,6 @@
 /** `npm start` as a newcomer runs it: it comes up, answers, and leaves nothing behind. CI runs both commands in a bare clone. */
 import { execFile, spawn, type ChildProcess } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -36,8 +36,11 @@ const address = (what: string): string => new RegExp(`^${what}\\s+(?:\\w+://)?(\
 
 /** Processes whose command line or environment names the data directory. */
 async function processes(): Promise<string[]> {
-  const { stdout } = await run("ps", ["-eo", "pid,args", "eww"]);
-  return stdout.split("\n").filter((line) => line.includes(dataDir) && !line.includes("ps -eo"));
+  const ids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid);
+  const texts = await Promise.all(
+    ids.flatMap((id) => ["cmdline", "environ"].map((file) => readFile(`/proc/${id}/${file}`, "utf8").catch(() => ""))),
+  );
+  return texts.filter((text) => text.includes(dataDir));
 }
 
 verifies(
