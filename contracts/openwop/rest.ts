@@ -9,6 +9,7 @@ export const restOperations = [
   "create_run",
   "list_runs",
   "get_run",
+  "poll_events",
   "cancel_run",
   "bulk_cancel_runs",
   "fork_run",

@@ -174,7 +174,7 @@ export function grpcSurface({ grpc }: Host): Surface {
           grpc.call(
             "resolveInterruptByToken",
             { token, ...(isObject(resumeValue) && { resume_value: resumeValue }) },
-            as(""),
+            as(),
           ),
         answered,
       ),

@@ -28,7 +28,15 @@ await ensureObjects(bus, runsWorker.objects ?? []);
 const caller = scope.use("caller", new Caller(bus), (c) => c.stop());
 const { REDIS_URL, OPENWOP_LEASE_MS, OPENWOP_FIXTURES, OPENWOP_EGRESS_ALLOW } = env;
 const config = loadConfig(runsWorker.settings, { REDIS_URL, OPENWOP_LEASE_MS, OPENWOP_FIXTURES, OPENWOP_EGRESS_ALLOW });
-const context = { config, bus, caller, log: silentLogger, metrics: createRegistry(), env };
+const context = {
+  config,
+  bus,
+  caller,
+  log: silentLogger,
+  metrics: createRegistry(),
+  calls: () => ({ active: 0, waiting: 0 }),
+  env,
+};
 const server = new Server(bus, await runsWorker.open(scope, context), { name: "runs", version: "0.0.0" });
 scope.use("intake", server, (s, deadline) => s.stop(Date.now() + deadline.remainingMs()));
 await server.ready();

@@ -8,13 +8,16 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import type { Logger } from "../../runtime/log.ts";
 import { withSpan } from "../../runtime/trace.ts";
+import { overLimit, refusal, startOf } from "./admission.ts";
 import { callOf } from "./call.ts";
 import { breach, dueAt, expireInterrupts, limitsOf, nodeTimeout, type Limits } from "./due.ts";
+import { completion, failure, type Failure } from "./ending.ts";
 import { fill } from "./expressions.ts";
 import type { Graph, GraphNode } from "./graph.ts";
 import type { Invocations } from "./invocations.ts";
 import type { RunMetrics } from "./metrics.ts";
-import { failed, type EffectOptions, type NodeCall, type NodeResult, type NodeType } from "./nodetype.ts";
+import { thrownResult, within } from "./outcome.ts";
+import { type EffectOptions, type NodeCall, type NodeResult, type NodeType } from "./nodetype.ts";
 import { isUnsettled, nextMoves } from "./plan.ts";
 import type { RunLog } from "./log.ts";
 import { divergence, recordedAnswers } from "./replay.ts";
@@ -154,7 +157,7 @@ export class Activation {
     const now = clock.now();
     const overrun = breach(this.#state, limitsOf(this.#state, this.#graph.definition, limits), now);
     if (overrun !== undefined) {
-      this.#failRun(overrun.error.code, overrun.error.message, overrun.event);
+      this.#failRun({ code: overrun.error.code, message: overrun.error.message, first: overrun.event });
       return true;
     }
     for (const event of expireInterrupts(this.#state, now)) this.#session.emit(event);
@@ -183,13 +186,12 @@ export class Activation {
     const moves = nextMoves(this.#graph, this.#state);
     if (moves.failed !== undefined) {
       const { nodeId, error } = moves.failed;
-      return this.#failRun(
-        error?.code ?? "node_failed",
-        error?.message ?? "a node failed",
-        undefined,
-        nodeId,
-        error?.details,
-      );
+      return this.#failRun({
+        code: error?.code ?? "node_failed",
+        message: error?.message ?? "a node failed",
+        failedNodeId: nodeId,
+        ...(error?.details !== undefined && { details: error.details }),
+      });
     }
     for (const { node, reason } of moves.skip)
       this.#session.emit({ type: "node.skipped", nodeId: node.node.id, payload: { nodeId: node.node.id, reason } });
@@ -202,35 +204,14 @@ export class Activation {
 
   #complete(): void {
     this.#compare();
-    const outputs: Record<string, unknown> = {};
-    for (const { node, outgoing } of this.#graph.nodes) {
-      const own = this.#state.nodes.get(node.id);
-      if (outgoing.length === 0 && own?.status === "completed" && Object.keys(own.outputs ?? {}).length > 0)
-        outputs[node.id] = own.outputs;
-    }
-    this.#session.emit({
-      type: "run.completed",
-      payload: { ...(Object.keys(outputs).length > 0 && { outputs }), durationMs: this.#age() },
-    });
+    for (const event of completion(this.#graph, this.#state, this.#ports.clock.now())) this.#session.emit(event);
     this.#ports.metrics.ended(this.#state, "completed");
   }
 
-  #failRun(code: string, message: string, first?: NewEvent, failedNodeId?: string, details?: unknown): void {
-    if (first !== undefined) this.#session.emit(first);
+  #failRun(end: Failure): void {
+    if (end.first !== undefined) this.#session.emit(end.first);
     this.#compare();
-    for (const own of this.#state.nodes.values()) {
-      if (isUnsettled(own))
-        this.#session.emit({
-          type: "node.cancelled",
-          nodeId: own.nodeId,
-          payload: { nodeId: own.nodeId, reason: "run-failed" },
-        });
-    }
-    const error = { code, message, ...(details !== undefined && { details }) };
-    this.#session.emit({
-      type: "run.failed",
-      payload: { error, ...(failedNodeId !== undefined && { failedNodeId }), durationMs: this.#age() },
-    });
+    for (const event of failure(this.#state, end, this.#ports.clock.now())) this.#session.emit(event);
     this.#ports.metrics.ended(this.#state, "failed");
   }
 
@@ -241,61 +222,22 @@ export class Activation {
     if (diverged !== undefined) this.#session.emit(diverged);
   }
 
-  #age(): number {
-    return Math.max(0, this.#ports.clock.now() - Date.parse(this.#state.startedAt));
-  }
-
   /** Starts a node, or the next attempt of it. */
   async #start(one: GraphNode, attempt: number): Promise<void> {
     const { node } = one;
     const type = this.#typeOf(node.typeId);
-    const missing = type?.requires?.find((id) => !this.#ports.capabilities.has(id));
-    if (type === undefined || missing !== undefined) {
-      // Refused before it starts: such a node was never executed (OpenWOP, core node types).
-      const error =
-        missing === undefined
-          ? { code: "unsupported_node_type", message: `no node type ${node.typeId} is registered` }
-          : {
-              code: "capability_not_provided",
-              message: `node ${node.id} requires ${missing}, which this host does not provide`,
-              details: { capability: missing },
-            };
-      this.#session.emit({ type: "node.failed", nodeId: node.id, payload: { nodeId: node.id, error, attempts: 1 } });
+    const refused = refusal(node, type, this.#ports.capabilities);
+    if (refused !== undefined || type === undefined) {
+      if (refused !== undefined) this.#session.emit(refused);
       return;
     }
     const limits = limitsOf(this.#state, this.#graph.definition, this.#ports.limits);
-    const observed = this.#state.executions + 1;
-    if (observed > limits.nodeExecutions) {
-      const event = {
-        type: "cap.breached",
-        nodeId: node.id,
-        payload: { kind: "node-executions", limit: limits.nodeExecutions, observed, nodeId: node.id },
-      };
-      this.#ports.metrics.capped("node-executions");
-      return this.#failRun(
-        "recursion_limit_exceeded",
-        `more than ${limits.nodeExecutions} node executions`,
-        event,
-        node.id,
-      );
+    const capped = overLimit(one, attempt, this.#state, limits);
+    if (capped !== undefined) {
+      this.#ports.metrics.capped(capped.kind);
+      return this.#failRun(capped.end);
     }
-    const turns = (this.#state.nodes.get(node.id)?.iterations ?? 0) + (attempt === 0 ? 1 : 0);
-    if (one.loops.length > 0 && turns > limits.loopIterations) {
-      const event = {
-        type: "cap.breached",
-        nodeId: node.id,
-        payload: { kind: "loop-iterations", limit: limits.loopIterations, observed: turns, nodeId: node.id },
-      };
-      this.#ports.metrics.capped("loop-iterations");
-      return this.#failRun("loop_limit_exceeded", `more than ${limits.loopIterations} turns of a loop`, event, node.id);
-    }
-    const payload = {
-      nodeId: node.id,
-      typeId: node.typeId,
-      attempt,
-      ...(node.agent !== undefined && { agent: node.agent }),
-    };
-    this.#session.emit({ type: "node.started", nodeId: node.id, payload });
+    this.#session.emit(startOf(node, attempt));
     const own = this.#state.nodes.get(node.id);
     if (own !== undefined) await this.#execute(one, own, type);
   }
@@ -455,30 +397,4 @@ export class Activation {
     clearTimeout(timer);
     this.#wakeUp = undefined;
   }
-}
-
-/** The result, or a failure when it takes too long; the node's signal aborts then. */
-async function within(running: Promise<NodeResult>, ms: number, abort: AbortController): Promise<NodeResult> {
-  if (ms === Infinity) return running;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<NodeResult>((resolve) => {
-    timer = setTimeout(() => {
-      resolve(failed("node_timeout", `the node took longer than ${ms} ms`, { retryable: true }));
-      abort.abort(new BeamlineError("deadline_exceeded", "the node took too long"));
-    }, ms);
-  });
-  return Promise.race([running, late]).finally(() => clearTimeout(timer));
-}
-
-function thrownResult(thrown: unknown): NodeResult {
-  const error = BeamlineError.from(thrown);
-  const stranger = error.code === "internal";
-  return failed(stranger ? "node_failed" : error.code, stranger ? "the node failed unexpectedly" : error.message, {
-    ...(Object.keys(error.details).length > 0 && { details: error.details }),
-    retryable:
-      error.code === "unavailable" ||
-      error.code === "deadline_exceeded" ||
-      error.code === "resource_exhausted" ||
-      stranger,
-  });
 }

@@ -11,7 +11,7 @@ import { capabilities, openapi } from "./operations/capabilities.ts";
 import { bulkCancel, cancelRun, pauseRun, resumeRun } from "./operations/control.ts";
 import { forkRun } from "./operations/fork.ts";
 import { inspectByToken, resolveByRun, resolveByToken } from "./operations/interrupts.ts";
-import { debugBundle, diffRuns, getAncestry, getRun, getWorkflow, listRuns } from "./operations/read.ts";
+import { debugBundle, diffRuns, getAncestry, getRun, getWorkflow, listRuns, pollEvents } from "./operations/read.ts";
 import { createRun } from "./operations/start.ts";
 import {
   artifactAnswer,
@@ -53,6 +53,7 @@ const operations: Readonly<Record<RestOperation, Operate>> = {
     }),
   list_runs: (ports, asker, rest) => listRuns(ports, asker, rest.query),
   get_run: (ports, asker, rest) => getRun(ports, asker, param(rest, "runId")),
+  poll_events: (ports, asker, rest) => pollEvents(ports, asker, param(rest, "runId"), rest.query),
   cancel_run: (ports, asker, rest) => cancelRun(ports, asker, param(rest, "runId"), rest.body),
   bulk_cancel_runs: (ports, asker, rest) => bulkCancel(ports, asker, rest.body),
   fork_run: (ports, asker, rest) => forkRun(ports, asker, param(rest, "runId"), rest.body),

@@ -52,7 +52,15 @@ export async function startRunsBed(
     await ensureBuckets(bus, runsWorker.buckets ?? []);
     await ensureObjects(bus, runsWorker.objects ?? []);
     const caller = scope.use("caller", new Caller(bus), (c) => c.stop());
-    const endpoints = await runsWorker.open(scope, { config, bus, caller, log, metrics: registry, env: process.env });
+    const endpoints = await runsWorker.open(scope, {
+      config,
+      bus,
+      caller,
+      log,
+      metrics: registry,
+      calls: () => ({ active: 0, waiting: 0 }),
+      env: process.env,
+    });
     const server = new Server(bus, endpoints, {
       name: "runs",
       version: "0.0.0",

@@ -254,3 +254,24 @@ export async function listRuns(ports: RunsPorts, asker: Asker, query: Json): Pro
   }
   return { status: 200, body: { runs } };
 }
+
+const POLL_MS = 10_000;
+const POLL_EVERY_MS = 100;
+
+/**
+ * Events after a sequence (`after`, -1 for all), for clients of the bus alone: the edge reads the log itself. Waits up to ten seconds for
+ * one.
+ */
+export async function pollEvents({ log, clock }: RunsPorts, asker: Asker, runId: string, query: Json): Promise<Answer> {
+  permit(asker, "runs:read");
+  const after = Number(query["after"] ?? -1);
+  if (!Number.isInteger(after)) throw invalid("after", "must be a whole number");
+  for (const deadline = clock.monotonic() + POLL_MS; ; await clock.sleep(POLL_EVERY_MS)) {
+    const { state } = await log.get(asker.tenant, runId);
+    const isComplete = isTerminal(state);
+    if (state.sequence <= after && !isComplete && clock.monotonic() < deadline) continue;
+    const events =
+      state.sequence <= after ? [] : (await log.events(asker.tenant, runId)).filter(({ sequence }) => sequence > after);
+    return { status: 200, body: { events, isComplete } };
+  }
+}
