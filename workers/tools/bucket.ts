@@ -1,77 +1,72 @@
-/** Current values under compare-and-set: a value is read from the leader, and written only over the revision it was read at. */
+/** Current values under compare-and-set: read from the leader, and written only over the revision they were read at. */
 import type { Bus } from "../../bus/connect.ts";
-import { apiCode, apiCodeOf, fromJetStream } from "../../bus/apierror.ts";
+import { Bucket as Values, jsonCodec } from "../../bus/keyvalue.ts";
 import { partsOf } from "../../bus/keys.ts";
-import { publish } from "../../bus/publish.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { BucketSpec } from "../../contracts/streams.ts";
-import { lastOfEach } from "./journal.ts";
+import { readFrom } from "./journal.ts";
 
 export interface Value<T> {
   readonly value: T;
-  /** Stream sequence; 0 when there has never been a value. */
+  /** What a write must name; 0 when there is no value. */
   readonly revision: number;
 }
 
+/** Races lost in a row before a change gives up. */
+const MAX_RACES = 20;
+
 export class Bucket<T> {
-  readonly #bus: Bus;
-  readonly #name: string;
+  readonly #values: Values<T>;
 
   constructor(bus: Bus, spec: BucketSpec) {
-    this.#bus = bus;
-    this.#name = spec.name;
+    this.#values = new Values(bus, spec, jsonCodec<T>());
   }
 
-  /** The value of a key (made by `keyOf`). `value` is undefined when there is none; `revision` is what a write must name. */
+  /** The value of a key (made by `keyOf`), undefined when there is none. Throws `unavailable`. */
   async get(key: string): Promise<Value<T | undefined>> {
-    try {
-      const found = await this.#bus.jsm.streams.getMessage(`KV_${this.#name}`, {
-        last_by_subj: `$KV.${this.#name}.${key}`,
-      });
-      if (found === null) return { value: undefined, revision: 0 };
-      const text = found.string();
-      return { value: text === "" ? undefined : (JSON.parse(text) as T), revision: found.seq };
-    } catch (thrown) {
-      if (apiCodeOf(thrown) === apiCode.messageNotFound) return { value: undefined, revision: 0 };
-      throw fromJetStream(thrown, `read ${this.#name}`);
-    }
+    const entry = await this.#values.get(key);
+    return entry === undefined ? { value: undefined, revision: 0 } : { value: entry.value, revision: entry.revision };
   }
 
   /** Writes over a revision. Throws `aborted` when there is a newer one. */
   async put(key: string, value: T, revision: number): Promise<number> {
-    return (
-      await publish(this.#bus, `$KV.${this.#name}.${key}`, JSON.stringify(value), {
-        expectLastSubjectSequence: revision,
-      })
-    ).seq;
+    if (revision > 0) return this.#values.update(key, value, revision);
+    try {
+      return await this.#values.create(key, value);
+    } catch (thrown) {
+      if (!(thrown instanceof BeamlineError) || thrown.code !== "already_exists") throw thrown;
+      throw new BeamlineError("aborted", thrown.message);
+    }
   }
 
-  async delete(key: string, revision: number): Promise<number> {
-    const headers = { "KV-Operation": "DEL" };
-    return (await publish(this.#bus, `$KV.${this.#name}.${key}`, "", { headers, expectLastSubjectSequence: revision }))
-      .seq;
+  /** Throws `aborted` when there is a newer revision. */
+  async delete(key: string, revision: number): Promise<void> {
+    await this.#values.delete(key, { revision });
   }
 
   /** Reads, changes and writes until nobody was faster. A change that gives undefined writes nothing. */
   async update(key: string, change: (value: T | undefined) => T | undefined): Promise<Value<T | undefined>> {
-    for (let attempt = 1; ; attempt++) {
+    for (let race = 1; ; race++) {
       const current = await this.get(key);
       const next = change(current.value);
       if (next === undefined) return current;
       try {
         return { value: next, revision: await this.put(key, next, current.revision) };
       } catch (thrown) {
-        if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted" || attempt >= 20) throw thrown;
+        if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted" || race >= MAX_RACES) throw thrown;
       }
     }
   }
 
-  /** Every value whose key begins with the given token, by key. */
-  async entries(prefix: string): Promise<{ readonly parts: string[]; readonly value: T }[]> {
-    const start = `$KV.${this.#name}.`;
-    const found = await lastOfEach<T | undefined>(this.#bus, `KV_${this.#name}`, `${start}${prefix}.>`);
-    return found.flatMap(({ subject, value }) =>
-      value === undefined ? [] : [{ parts: partsOf(subject.slice(start.length)), value }],
-    );
+  /** Every value whose key begins with the given token (`*` for all), by key. */
+  async entries(first: string): Promise<{ readonly parts: string[]; readonly value: T }[]> {
+    const { stream, bus } = this.#values;
+    const last = new Map<string, T | undefined>();
+    const filter = this.#values.subjectOf(`${first}.>`);
+    for await (const { subject, value } of readFrom<T | undefined>(bus, stream, filter)) last.set(subject, value);
+    const start = this.#values.subjectOf("").length;
+    return [...last]
+      .flatMap(([subject, value]) => (value === undefined ? [] : [{ parts: partsOf(subject.slice(start)), value }]))
+      .sort((a, b) => (a.parts.join(".") < b.parts.join(".") ? -1 : 1));
   }
 }

@@ -11,7 +11,7 @@ import { tokenOf } from "../../bus/keys.ts";
 import { publish } from "../../bus/publish.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { streams } from "../../contracts/streams.ts";
-import { lastOf, lastOfEach, readSince, type Logged } from "./journal.ts";
+import { lastOf, readFrom, readSince, type Logged } from "./journal.ts";
 import type { Step } from "./undo.ts";
 
 export interface Execution {
@@ -79,10 +79,15 @@ export class Executions {
 
   /** What was done for a task, oldest first. */
   async ofTask(tenant: string, task: string): Promise<Known[]> {
-    const found = await lastOfEach<Execution>(this.#bus, STREAM, `log.tools.exec.${short(tenant)}.${short(task)}.*`);
-    return found
-      .map(({ value, seq }) => ({ execution: value, seq }))
-      .sort((a, b) => a.execution.started_at - b.execution.started_at);
+    const last = new Map<string, Known>();
+    for await (const { subject, value, seq } of readFrom<Execution>(
+      this.#bus,
+      STREAM,
+      `log.tools.exec.${short(tenant)}.${short(task)}.*`,
+    )) {
+      last.set(subject, { execution: value, seq });
+    }
+    return [...last.values()].sort((a, b) => a.execution.started_at - b.execution.started_at);
   }
 
   /** What a task did last. */

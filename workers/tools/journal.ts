@@ -1,4 +1,4 @@
-/** Reading logs of JetStream: the last word on a subject, the last words on many, everything from some point on. */
+/** Reading logs of JetStream: the last word on a subject, everything from some point on. */
 import type { Bus } from "../../bus/connect.ts";
 import { apiCode, apiCodeOf, fromJetStream } from "../../bus/apierror.ts";
 
@@ -30,19 +30,6 @@ export async function lastOf<T>(bus: Bus, stream: string, subject: string): Prom
   } catch (thrown) {
     if (apiCodeOf(thrown) === apiCode.messageNotFound) return undefined;
     throw fromJetStream(thrown, `read the last message of ${subject}`);
-  }
-}
-
-/** The last message of every subject that matches, in stream order. At most 1024 subjects match in one reading (a limit of the server). */
-export async function lastOfEach<T>(bus: Bus, stream: string, filter: string): Promise<Logged<T>[]> {
-  try {
-    const found: Logged<T>[] = [];
-    for await (const message of await bus.jsm.direct.getLastMessagesFor(stream, { multi_last: [filter] }))
-      found.push(logged<T>(message));
-    return found.sort((a, b) => a.seq - b.seq);
-  } catch (thrown) {
-    if (isEmpty(thrown)) return [];
-    throw fromJetStream(thrown, `read the last messages of ${filter}`);
   }
 }
 

@@ -71,6 +71,7 @@ export async function openTools(scope: Scope, connected: Bus, env: Environment):
     caller,
     log,
     metrics: createRegistry(),
+    calls: () => ({ active: 0, waiting: 0 }),
     env: process.env,
   });
   const onError = (error: Error): void => log.error("a call failed", { error: error.cause });

@@ -138,7 +138,7 @@ export const fs: Namespace<"fs"> = {
     paths: ["path"],
     async run({ path }, call) {
       await using place = await located("fs.stat", path, call);
-      const stats = await lstat(place.at).catch(failing("fs.stat", `failed to stat ${path}`));
+      const stats = await place.stat().catch(failing("fs.stat", `failed to stat ${path}`));
       return {
         size: stats.size,
         permissions: (stats.mode & 0o7777).toString(8).padStart(4, "0"),

@@ -5,11 +5,14 @@
  *    really is decides: swapping a symbolic link in afterwards changes nothing, since everything happens below the open handle
  *    (`/proc/self/fd/<n>/<name>`, the one way to openat from here).
  * C2 The last component is never followed, unless asked; then what it points to is confined like any path.
+ * C4 On local file systems directories are opened and looked at on the spot, which takes microseconds; handing that to another thread takes
+ *    ten times as long. On network file systems, which may hang, it is handed over.
  * C3 What lies outside the roots is refused before it is looked at, so that nobody learns what is there.
  */
-import { constants, type Stats } from "node:fs";
-import { lstat, mkdir, open, readlink, realpath, type FileHandle } from "node:fs/promises";
+import { close, closeSync, constants, lstatSync, open, openSync, readlinkSync, type Stats } from "node:fs";
+import { lstat, mkdir, open as openHandle, readlink, realpath, statfs, type FileHandle } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
+import { promisify } from "node:util";
 import { ToolFailure, reasonOf, systemCode } from "../failure.ts";
 
 /** Directory below a root where deleted things wait to be put back. No tool sees it. */
@@ -18,7 +21,7 @@ export const TRASH = ".beamline-trash";
 /** Longest path taken, characters (PATH_MAX). */
 const MAX_PATH = 4096;
 
-const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY;
 
 /** A name in an open directory inside a root. Dispose it to close the directory. */
 export class Place implements AsyncDisposable {
@@ -27,29 +30,47 @@ export class Place implements AsyncDisposable {
   readonly name: string;
   /** The root it lies in. */
   readonly root: string;
-  readonly #dir: FileHandle;
+  readonly #fd: number;
+  readonly #local: boolean;
 
-  constructor(root: string, dir: FileHandle, directory: string, name: string) {
+  constructor(root: string, fd: number, directory: string, name: string, local: boolean) {
     this.root = root;
-    this.#dir = dir;
+    this.#fd = fd;
     this.name = name;
     this.path = name === "." ? directory : join(directory, name);
+    this.#local = local;
   }
 
   /** The path to give to system calls: relative to the open directory, whatever happens to the names above it. */
   get at(): string {
-    return `/proc/self/fd/${this.#dir.fd}/${this.name}`;
+    return `/proc/self/fd/${this.#fd}/${this.name}`;
   }
 
   /** The same for a sibling. */
   sibling(name: string): string {
-    return `/proc/self/fd/${this.#dir.fd}/${name}`;
+    return `/proc/self/fd/${this.#fd}/${name}`;
+  }
+
+  /** What is there, links not followed. Throws the system's error. */
+  async stat(): Promise<Stats> {
+    return this.#local ? lstatSync(this.at) : lstat(this.at); // C4
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#dir.close();
+    await closeFd(this.#fd, this.#local);
   }
 }
+
+const closeLater = promisify(close);
+const openLater = promisify(open);
+
+async function closeFd(fd: number, local: boolean): Promise<void> {
+  if (local) closeSync(fd);
+  else await closeLater(fd);
+}
+
+/** File systems whose server may be away: NFS, SMB, CIFS, 9P, FUSE, Ceph, AFS (magic numbers of statfs). */
+const REMOTE = new Set([0x6969, 0x517b, 0xff534d42, 0xfe534d42, 0x01021997, 0x65735546, 0x00c36400, 0x5346414f]);
 
 export interface PlaceOptions {
   /** A symbolic link at the end is resolved and its target confined. Default false. */
@@ -66,9 +87,12 @@ export class Confined {
   /** As configured; a path may be written either way. */
   readonly #given: readonly string[];
 
-  private constructor(given: readonly string[], roots: readonly string[]) {
+  readonly #local: boolean;
+
+  private constructor(given: readonly string[], roots: readonly string[], local: boolean) {
     this.#given = given;
     this.roots = roots;
+    this.#local = local;
   }
 
   /** Makes missing roots. Throws when there is none or one cannot be used. */
@@ -79,9 +103,12 @@ export class Confined {
       await mkdir(root, { recursive: true });
       real.push(await realpath(root));
     }
+    const kinds = await Promise.all(real.map((root) => statfs(root)));
+    const local = kinds.every(({ type }) => !REMOTE.has(type));
     return new Confined(
       roots.map((root) => resolve(root)),
       real,
+      local,
     );
   }
 
@@ -91,7 +118,7 @@ export class Confined {
     const place = await this.#open(this.plain(path, trash), options.parents, trash);
     if (options.follow !== true) return place;
     try {
-      const info = await lstat(place.at).catch(() => undefined);
+      const info = await place.stat().catch(() => undefined);
       if (info?.isSymbolicLink() !== true) return place;
       const target = await realpath(place.at).catch((thrown: unknown) => {
         throw new ToolFailure(`${path}: ${reasonOf(thrown)}`);
@@ -134,23 +161,24 @@ export class Confined {
     const isRoot = this.roots.includes(absolute) || this.#given.includes(absolute);
     const directory = isRoot ? absolute : dirname(absolute);
     if (parents !== undefined && !isRoot) await this.#makeParents(directory, parents);
-    const dir = await this.#openDirectory(directory);
+    const fd = await this.#openDirectory(directory);
     try {
       // C1: where the handle is, not where the name was.
-      const where = await readlink(`/proc/self/fd/${dir.fd}`);
+      const link = `/proc/self/fd/${fd}`;
+      const where = this.#local ? readlinkSync(link) : await readlink(link);
       const root = this.roots.find((root) => within(root, where));
       if (root === undefined || (!trash && where.split("/").includes(TRASH))) throw outside(absolute);
-      return new Place(root, dir, where, isRoot ? "." : basename(absolute));
+      return new Place(root, fd, where, isRoot ? "." : basename(absolute), this.#local);
     } catch (thrown) {
-      await dir.close();
+      await closeFd(fd, this.#local);
       throw thrown;
     }
   }
 
   /** C1: links are followed here; where that led is looked at afterwards. */
-  async #openDirectory(directory: string): Promise<FileHandle> {
+  async #openDirectory(directory: string): Promise<number> {
     try {
-      return await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+      return this.#local ? openSync(directory, OPEN_DIRECTORY) : await openLater(directory, OPEN_DIRECTORY, 0);
     } catch (thrown) {
       // C3: what is missing beyond a link that leads outside is nobody's business.
       const real = await this.canonical(directory);
@@ -212,7 +240,7 @@ function outside(path: string): Outside {
 export async function look(files: Confined, path: string): Promise<Stats | undefined> {
   try {
     await using place = await files.place(path);
-    return await lstat(place.at).catch(() => undefined);
+    return await place.stat().catch(() => undefined);
   } catch (thrown) {
     if (thrown instanceof Outside) throw thrown;
     return undefined;
@@ -221,5 +249,5 @@ export async function look(files: Confined, path: string): Promise<Stats | undef
 
 /** Opens a directory that is a child of an open one, itself not a link. */
 export async function openDirectory(at: string): Promise<FileHandle> {
-  return open(at, DIRECTORY);
+  return openHandle(at, OPEN_DIRECTORY | constants.O_NOFOLLOW);
 }

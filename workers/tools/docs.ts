@@ -1,0 +1,109 @@
+/** The page of all built-in tools, made from the registry. `node workers/tools/docs.ts` writes docs/tools.md; a test keeps it current. */
+import { writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { agents } from "./capabilities.ts";
+import { builtInTools, type Offered } from "./registry.ts";
+import { toolsSettings } from "./settings.ts";
+
+export const PAGE = fileURLToPath(new URL("../../docs/tools.md", import.meta.url));
+
+interface Shape {
+  readonly type?: string | readonly string[];
+  readonly properties?: Readonly<Record<string, Shape>>;
+  readonly required?: readonly string[];
+  readonly items?: Shape;
+  readonly description?: string;
+  readonly default?: unknown;
+  readonly enum?: readonly unknown[];
+}
+
+/** The page as text, formatted as every page here is. */
+export async function toolsPage(): Promise<string> {
+  const { format } = await import("prettier");
+  return format(rawPage(), { parser: "markdown", printWidth: 120 });
+}
+
+function rawPage(): string {
+  const tools = builtInTools();
+  const namespaces = [...new Set(tools.map(({ definition }) => definition.namespace))];
+  const parts = [
+    "# Tools",
+    "",
+    "<!-- Made from the registry by `node workers/tools/docs.ts`; a test fails when it is not current. -->",
+    "",
+    `Agents call tools by \`aios.tools.ToolRegistry/Execute\`, over gRPC or as JSON on \`aios.tools.v1.execute\`. There are ${tools.length} built-in tools in ${namespaces.length} namespaces.`,
+    "Failures of a tool travel in the answer (`success: false`, `error`); only an unknown tool is an error of the RPC.",
+    "",
+    "- **Undo**: `Rollback` takes the `execution_id` of a call. It works once, on every tool marked *undone by Rollback*, refuses when what the tool left has changed since, and does it all the same when the reason begins with `force:`. `beamline tools rollback --task ID` undoes a whole task.",
+    "- **Who may**: the *needs* of a tool decide, against the agent's set below and what it was granted (`sec.grant`, also below a path only: `fs_write:/srv/*`).",
+    "- **Once**: the metadata `idempotency-key` makes a call that changes something happen once; a call whose outcome nobody knows is reported as `outcome unknown`, never run again in silence.",
+    "- **Where**: file tools work inside the configured roots; network tools never reach this machine or its private networks unless the operator says so.",
+    "- **Secrets**: an input may say `secret:table.key`; the value is put in just before the tool runs and cut out of everything that leaves.",
+    "- **Your own**: `Register` with a `handler_address`: `host:port` of a gRPC server that answers `ToolRegistry/Execute`, or `nats:beamline.ext.tools.<name>`. MCP servers: `beamline tools mcp NAME URL`, or a file named by `BEAMLINE_TOOLS_MCP`.",
+    "- **Approvals**: with `BEAMLINE_TOOLS_CONFIRM` a risky call is refused with the id of an approval; after `beamline tools approve ID` the very same call goes through once.",
+    "- **Audit**: every call is a row of a hash chain per tenant: `beamline tools audit verify`, `beamline tools audit export`.",
+    "",
+    "## Agents",
+    "",
+    "| agent | holds |",
+    "|---|---|",
+    ...Object.entries(agents).map(
+      ([agent, set]) => `| \`${agent}\` | ${set.length >= 29 ? `all ${set.length}` : set.join(", ")} |`,
+    ),
+    "",
+    "## Settings",
+    "",
+    "| setting | what it is for |",
+    "|---|---|",
+    ...Object.entries(toolsSettings).map(([name, { sentence }]) => `| \`${name}\` | ${sentence} |`),
+  ];
+  for (const namespace of namespaces) {
+    parts.push("", `## ${namespace}`);
+    for (const tool of tools) if (tool.definition.namespace === namespace) parts.push("", ...describe(tool));
+  }
+  return `${parts.join("\n")}\n`;
+}
+
+function describe({ definition, needs, checkedRisk, handler }: Offered): string[] {
+  const { name, description, risk_level, idempotent, reversible, timeout_ms } = definition;
+  const undoable = reversible || handler.prepare !== undefined;
+  const facts = [
+    `needs ${needs.join(", ")}`,
+    `risk ${risk_level}${checkedRisk === risk_level ? "" : ` (checked as ${checkedRisk})`}`,
+    ...(idempotent ? ["idempotent"] : []),
+    ...(undoable ? ["undone by Rollback"] : []),
+    `at most ${timeout_ms / 1000} s`,
+  ];
+  return [
+    `### \`${name}\``,
+    "",
+    description,
+    "",
+    facts.join(" · "),
+    "",
+    `- input: ${fields(definition.input_schema)}`,
+    `- output: ${fields(definition.output_schema)}`,
+  ];
+}
+
+function fields(schema: Uint8Array): string {
+  const { properties = {}, required = [] } = JSON.parse(Buffer.from(schema).toString("utf8")) as Shape;
+  const written = Object.entries(properties).map(
+    ([name, shape]) => `\`${name}${required.includes(name) ? "" : "?"}\` ${shapeOf(shape)}`,
+  );
+  return written.length === 0 ? "none" : written.join(", ");
+}
+
+function shapeOf(shape: Shape): string {
+  const type = shape.type === undefined ? "any" : [shape.type].flat().join(" or ");
+  const items = shape.items?.properties === undefined ? "" : ` of {${Object.keys(shape.items.properties).join(", ")}}`;
+  const among = shape.enum === undefined ? "" : ` (${shape.enum.join(", ")})`;
+  const fallback = shape.default === undefined || shape.default === "" ? "" : ` = ${JSON.stringify(shape.default)}`;
+  const about =
+    shape.description === undefined || shape.description === ""
+      ? ""
+      : `: ${shape.description.replace(/\.$/, "").replaceAll("|", "\\|")}`;
+  return `${type}${items}${among}${fallback}${about}`;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) writeFileSync(PAGE, await toolsPage());
