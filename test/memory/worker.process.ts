@@ -25,6 +25,7 @@ const endpoints = await memoryWorker.open(scope, {
   caller: new Caller(bus),
   log: silentLogger,
   metrics: createRegistry(),
+  calls: () => ({ active: 0, waiting: 0 }),
   env: {},
 });
 await new Server(bus, endpoints, { name: "memory", version: "0.0.0" }).ready();

@@ -86,6 +86,7 @@ export async function startWorld(options: { readonly syncInterval?: string } = {
         caller: ownCaller,
         log: silentLogger,
         metrics: createRegistry(),
+        calls: () => ({ active: 0, waiting: 0 }),
         env: {},
       });
       const server = new Server(own, endpoints, { name: "memory", version: "0.0.0" });

@@ -72,15 +72,8 @@ export class RedisHot implements Hot {
     return found;
   }
 
-  async events(tenant: string, count: number, category: string, source: string): Promise<JsonObject[]> {
-    const texts = (await this.#run(
-      "EVENTS",
-      tenantToken(tenant),
-      count < 0 ? -1 : count,
-      category,
-      source,
-    )) as string[];
-    return texts.map((text) => JSON.parse(text) as JsonObject);
+  async events(tenant: string, count: number, category: string, source: string): Promise<string[]> {
+    return (await this.#run("EVENTS", tenantToken(tenant), count < 0 ? -1 : count, category, source)) as string[];
   }
 
   async metrics(

@@ -30,7 +30,8 @@ export interface Hot {
   peek(tenant: string, wanted: readonly (readonly [Kind, string])[]): Promise<(Held | undefined)[]>;
   /** The things of a group that are not given up. */
   group(tenant: string, kind: Kind, group: string): Promise<Held[]>;
-  events(tenant: string, count: number, category: string, source: string): Promise<JsonObject[]>;
+  /** Events as JSON texts, newest first. */
+  events(tenant: string, count: number, category: string, source: string): Promise<string[]>;
   metrics(
     tenant: string,
     keys: readonly string[],

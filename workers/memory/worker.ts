@@ -21,6 +21,7 @@ import { HotBuilder } from "./hotbuild.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { MemoryLog } from "./log.ts";
 import { LongTerm } from "./longterm.ts";
+import { withTexts } from "./texts.ts";
 import { observe } from "./observe.ts";
 import { Operational } from "./operational.ts";
 import { archiveProjection, rebuildEndpoint } from "./rebuild.ts";
@@ -100,6 +101,9 @@ export const memoryWorker = defineWorker({
     const operational = new Operational({ hot, log, behind, clock, ids: systemIds });
     const host = new Host(hot, caller, clock, config.BEAMLINE_DATA_DIR);
     const handlers = memoryHandlers({ operational, working, longTerm, archive, host, logger, clock });
-    return [...endpointsOf(MemoryServiceDefinition, handlers), rebuildEndpoint({ redisHot, builder, archive })];
+    return [
+      ...withTexts(endpointsOf(MemoryServiceDefinition, handlers), operational),
+      rebuildEndpoint({ redisHot, builder, archive }),
+    ];
   },
 });

@@ -1,0 +1,99 @@
+/** The commands, as they are typed, against a running worker. */
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { until } from "../kit/until.ts";
+import { startWorld, type World } from "./world.ts";
+
+let world: World;
+
+beforeAll(async () => {
+  world = await startWorld({ syncInterval: "10s" });
+  await world.worker();
+}, 60_000);
+
+afterAll(async () => {
+  await world[Symbol.asyncDispose]();
+});
+
+function start(...args: string[]) {
+  const { user, password, inboxPrefix } = world.nats.credentials.operator;
+  const file = fileURLToPath(new URL("cli.process.ts", import.meta.url));
+  const login = {
+    NATS_URL: world.nats.server.url,
+    NATS_USER: user,
+    NATS_PASSWORD: password,
+    NATS_INBOX_PREFIX: inboxPrefix,
+  };
+  const child = spawn(process.execPath, [file, ...args], {
+    env: { PATH: process.env["PATH"], ...login },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  const said = { out: "", err: "" };
+  child.stdout.on("data", (data: Buffer) => (said.out += data.toString("utf8")));
+  child.stderr.on("data", (data: Buffer) => (said.err += data.toString("utf8")));
+  const ended = new Promise<number | null>((resolve) => child.once("exit", (code) => resolve(code)));
+  return { child, said, ended };
+}
+
+async function run(...args: string[]): Promise<string> {
+  const { child, said, ended } = start(...args);
+  child.stdin.end("text from standard input");
+  expect(await ended, said.err).toBe(0);
+  return said.out;
+}
+
+test("add, search and context", async () => {
+  await run("memory", "add", "Backups", "They run at night.", "--source", "manual", "--tags", "ops,nightly");
+  await run("memory", "add", "Piped", "--source", "pipe");
+  const found = JSON.parse(await run("--json", "memory", "search", "when are copies made", "-c", "knowledge")) as {
+    content: string;
+    metadata: object;
+  }[];
+  expect(found.map(({ content }) => content).sort()).toEqual([
+    "[manual] Backups: They run at night.",
+    "[pipe] Piped: text from standard input",
+  ]);
+  expect(found.find(({ content }) => content.includes("Backups"))?.metadata).toMatchObject({
+    tags: ["ops", "nightly"],
+    stored_by: "cli",
+  });
+  expect(await run("memory", "search", "backups", "-n", "1")).toMatch(
+    /relevance +collection +id +content\n0\.\d+ +knowledge +k-[0-9a-f]{24} +\[manual\] Backups/,
+  );
+  expect(await run("memory", "context", "look after the backups", "--tiers", "knowledge")).toMatch(
+    /knowledge.*Backups[\s\S]*\d+ tokens/,
+  );
+});
+
+test("events are shown oldest first and followed, each once", async () => {
+  await world.call("pushEvent", { id: "e1", category: "task", source: "a", data_json: Buffer.from('{"n":1}') });
+  await world.call("pushEvent", { id: "e2", category: "error", source: "b", critical: true });
+  const { child, said, ended } = start("--json", "memory", "events", "--follow");
+  const ids = (): string[] =>
+    said.out
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line) => (JSON.parse(line) as { id: string }).id);
+  await until(() => ids().length === 2);
+  await world.call("pushEvent", { id: "e3", category: "task", source: "a" });
+  await world.call("pushEvent", { id: "e4", category: "task", source: "a", critical: true });
+  await world.call("pushEvent", { id: "other" }, { tenant: "other" });
+  await until(() => ids().length === 4);
+  expect(ids().slice(0, 2)).toEqual(["e1", "e2"]);
+  expect(new Set(ids())).toEqual(new Set(["e1", "e2", "e3", "e4"]));
+  child.kill("SIGINT");
+  expect(await ended).toBe(0);
+});
+
+test("rebuild shows its progress and leaves everything as it was", async () => {
+  const before = await world.call("searchKnowledge", { query: "night" });
+  expect(JSON.parse(await run("--json", "rebuild", "memory"))).toMatchObject({ rebuilt: "hot, index" });
+  const { child, said, ended } = start("rebuild", "memory", "--only", "index");
+  child.stdin.end();
+  expect(await ended).toBe(0);
+  expect(said.err).toContain("index");
+  expect((await world.call("searchKnowledge", { query: "night" })).results.map(({ id }) => id)).toEqual(
+    before.results.map(({ id }) => id),
+  );
+});
