@@ -113,14 +113,13 @@ export class MemoryLog {
     await publish(this.#bus, subject, JSON.stringify({ key, ...value }), { expectStream: METRIC_STREAM });
   }
 
-  /** The last state of a thing, undefined when the log has never heard of it. */
+  /** The last state of a thing, undefined when the log has never heard of it. Asks the stream's leader: a follower may not know it yet. */
   async last(tenant: string, kind: Kind, id: string): Promise<Logged | undefined> {
     const subject = subjectOf(tenant, kind, id);
     try {
-      const found = await this.#bus.jsm.direct.getMessage(streams.memory.name, { last_by_subj: subject });
-      return found === null
-        ? undefined
-        : await this.record({ subject, seq: found.seq, text: found.string(), pending: 0 });
+      const found = await this.#bus.jsm.streams.getMessage(streams.memory.name, { last_by_subj: subject });
+      if (found === null) return undefined;
+      return await this.record({ subject, seq: found.seq, text: found.string(), pending: 0 });
     } catch (thrown) {
       const error = fromJetStream(thrown, "read the memory log");
       if (error.code === "not_found") return undefined;
