@@ -39,6 +39,9 @@ export function collectionName(prefix: string, model: string): string {
 export async function openQdrant(options: QdrantOptions): Promise<Index> {
   const client = new QdrantClient({
     url: options.url,
+    // A port of the scheme's own is dropped by every URL parser, and the client would take 6333 instead.
+    ...(/^\w+:\/\/[^/]*:443(\/|$)/.test(options.url) && { port: 443 }),
+    ...(/^\w+:\/\/[^/]*:80(\/|$)/.test(options.url) && { port: 80 }),
     ...(options.key !== undefined && { apiKey: options.key }),
     timeout: options.timeoutMs ?? 10_000,
     checkCompatibility: false,
@@ -158,7 +161,7 @@ class QdrantIndex implements Index {
       limit,
       with_payload: true,
     };
-    const searches = words.length === 0 ? [near] : [near, named];
+    const searches = named.prefetch[0]?.query.indices.length === 0 ? [near] : [near, named];
     const answers = await this.#ask((client) => client.queryBatch(this.#name, { searches }), signal);
     const found = new Map(answers.flatMap(({ points }) => points.map((point) => [String(point.id), point] as const)));
     return [...found.values()].map(({ payload, score }) => candidateOf(payload, score));
@@ -276,9 +279,10 @@ function pointId({ tenant, collection, id }: DocKey): string {
 
 function pointOf(doc: Vectored): Schemas["PointStruct"] {
   const { tenant, collection, id, seq, at, content, text, metadata, vector } = doc;
+  const words = sparse([text.toLowerCase()]);
   return {
     id: pointId(doc),
-    vector: { [DENSE]: Array.from(vector), [WORDS]: sparse(text.toLowerCase().split(/[^\p{L}\p{N}]+/u)) },
+    vector: { [DENSE]: Array.from(vector), ...(words.indices.length > 0 && { [WORDS]: words }) },
     payload: { tenant, collection, id, seq, at, content, text, metadata },
   };
 }
