@@ -4,9 +4,10 @@
  * X1 What was cancelled before this process began is known before the first job is taken.
  * X2 A lost connection delays news, it loses none.
  */
-import { asking } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
-import { keyOf, partsOf } from "../../bus/keys.ts";
+import { keyOf } from "../../bus/keys.ts";
+import { Bucket, jsonCodec } from "../../bus/keyvalue.ts";
+import { watchInto } from "../../bus/watch.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { buckets } from "../../contracts/streams.ts";
 
@@ -20,9 +21,6 @@ export interface CancelWatch {
 export interface Cancellations {
   watch(tenant: string, assignmentId: string): CancelWatch;
 }
-
-/** Keys remembered; the bucket keeps them a day. */
-const REMEMBERED = 100_000;
 
 export class CancelBook implements Cancellations {
   readonly #reasons = new Map<string, string>();
@@ -49,13 +47,13 @@ export class CancelBook implements Cancellations {
 
   /** Takes note of a key of the bucket. */
   note(key: string, reason: string): void {
-    if (partsOf(key).length !== 2) return;
     this.#reasons.set(key, reason);
-    if (this.#reasons.size > REMEMBERED) {
-      const [oldest] = this.#reasons.keys();
-      if (oldest !== undefined) this.#reasons.delete(oldest);
-    }
     for (const controller of this.#watched.get(key) ?? []) controller.abort(cancelled(reason));
+  }
+
+  /** The bucket let go of the key. */
+  forget(key: string): void {
+    this.#reasons.delete(key);
   }
 }
 
@@ -63,37 +61,11 @@ function cancelled(reason: string): BeamlineError {
   return new BeamlineError("cancelled", reason === "" ? "cancelled on request" : `cancelled on request: ${reason}`);
 }
 
-/** Reads the bucket into a book and follows it. Resolves when what is there has been read (X1). Throws `unavailable`. */
+/** Reads the bucket into a book and follows it. Resolves when what is there has been read (X1). */
 export async function followCancellations(bus: Bus, book: CancelBook): Promise<{ stop(): void }> {
-  const prefix = `$KV.${buckets.execCancelled.name}.`;
-  const { pending, messages } = await asking("watch cancellations", async () => {
-    const consumer = await bus.js.consumers.get(`KV_${buckets.execCancelled.name}`, {
-      filter_subjects: [`${prefix}>`],
-      deliver_policy: "last_per_subject",
-    });
-    const info = await consumer.info();
-    return { pending: info.num_pending, messages: await consumer.consume({ max_messages: 500 }) };
+  const watch = watchInto(new Bucket(bus, buckets.execCancelled, jsonCodec<{ readonly reason?: string }>()), {
+    onChange: (key, entry) => (entry === undefined ? book.forget(key) : book.note(key, entry.value.reason ?? "")),
   });
-  const { promise: caughtUp, resolve } = Promise.withResolvers<void>();
-  if (pending === 0) resolve();
-  void (async () => {
-    for await (const message of messages) {
-      if (message.data.length > 0) book.note(message.subject.slice(prefix.length), reasonIn(message.string()));
-      if (message.info.pending === 0) resolve();
-    }
-    resolve();
-  })();
-  await caughtUp;
-  return { stop: () => messages.stop() };
-}
-
-function reasonIn(text: string): string {
-  try {
-    const parsed: unknown = JSON.parse(text);
-    return typeof parsed === "object" && parsed !== null && "reason" in parsed && typeof parsed.reason === "string"
-      ? parsed.reason
-      : "";
-  } catch {
-    return "";
-  }
+  await watch.ready;
+  return watch;
 }

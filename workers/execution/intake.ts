@@ -23,7 +23,7 @@ import type { Inputs } from "./inputs.ts";
 import { effectOf, type Job, type Jobs } from "./job.ts";
 import type { Measures } from "./measures.ts";
 import type { Reports } from "./reports.ts";
-import type { Started } from "./started.nats.ts";
+import type { Started } from "./started.ts";
 import { StepFailure, type StepResult } from "./step.ts";
 
 export interface IntakePorts {

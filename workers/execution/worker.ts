@@ -25,7 +25,7 @@ import { httpJobs } from "./jobs/http.ts";
 import { echoJob, sleepJob } from "./jobs/plain.ts";
 import { executionMeasures } from "./measures.ts";
 import { busReports } from "./reports.ts";
-import { natsStarted } from "./started.nats.ts";
+import { busStarted } from "./started.ts";
 
 /** The durable all execution workers share. */
 export const EXEC_DURABLE = "exec-workers";
@@ -94,7 +94,7 @@ export function executionWorkerWith(more: readonly Job[]): WorkerModule<typeof e
         jobs,
         inputs: busInputs(bus, egress),
         reports: busReports(bus, () => systemClock.now()),
-        started: natsStarted(bus),
+        started: busStarted(bus),
         cancellations,
         measures: executionMeasures(metrics, new Set(jobs.types)),
         clock: systemClock,

@@ -20,7 +20,7 @@ import { execHeader, execSubject, resultMsgId, usageMsgId } from "../../contract
 import { streams } from "../../contracts/streams.ts";
 import type { Logger } from "../../runtime/log.ts";
 import type { Alerts } from "./alerts.ts";
-import type { Cancels } from "./cancels.nats.ts";
+import type { Cancels } from "./cancels.ts";
 import type { Measures } from "./measures.ts";
 import type { Metering } from "./metering.ts";
 import { REPORTED_BY } from "./results.ts";

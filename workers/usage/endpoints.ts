@@ -8,7 +8,7 @@ import type { JsonObject } from "../../contracts/codec.ts";
 import { BeamlineError, invalidArgument } from "../../contracts/errors.ts";
 import type { CallContext } from "../../contracts/handlers.ts";
 import { header } from "../../contracts/headers.ts";
-import type { Cancels } from "./cancels.nats.ts";
+import type { Cancels } from "./cancels.ts";
 import type { Metering } from "./metering.ts";
 import type { Totals } from "./totals.ts";
 

@@ -5,10 +5,9 @@
  * H2 Several usage workers may write the same provider: each folds what it saw into what is there, and tries again when another was first.
  * H3 What was gathered and not yet written when a process dies is lost: health is an estimate, and money does not depend on it.
  */
-import { asking, apiCode, apiCodeOf } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
 import { keyOf } from "../../bus/keys.ts";
-import { publish } from "../../bus/publish.ts";
+import { Bucket, jsonCodec } from "../../bus/keyvalue.ts";
 import { observe, type Observation, type ProviderHealth } from "../../contracts/execution/health.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { buckets } from "../../contracts/streams.ts";
@@ -36,7 +35,7 @@ export interface HealthOptions {
 }
 
 export class HealthBook {
-  readonly #bus: Bus;
+  readonly #bucket: Bucket<ProviderHealth>;
   readonly #options: HealthOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #dirty = new Set<Entry>();
@@ -44,7 +43,7 @@ export class HealthBook {
   #flushing: Promise<void> = Promise.resolve();
 
   constructor(bus: Bus, options: HealthOptions) {
-    this.#bus = bus;
+    this.#bucket = new Bucket(bus, buckets.providerHealth, jsonCodec<ProviderHealth>());
     this.#options = options;
   }
 
@@ -79,22 +78,24 @@ export class HealthBook {
     const seen = entry.waiting.splice(0);
     if (seen.length === 0) return;
     const { tenant, provider } = entry;
+    const key = keyOf(tenant, provider);
     for (let attempt = 1; attempt <= 5; attempt++) {
       try {
-        entry.known ??= await this.#read(tenant, provider);
+        entry.known ??= await this.#read(key);
         const before = entry.known.health;
         let health = before;
         for (const one of seen) health = observe(health, tenant, provider, one);
-        const { seq } = await publish(this.#bus, this.#subject(tenant, provider), JSON.stringify(health), {
-          expectLastSubjectSequence: entry.known.revision,
-        });
-        entry.known = { health, revision: seq };
-        if (health !== undefined) this.#tell(before, health);
+        if (health === undefined) return;
+        const { revision } = entry.known;
+        const next =
+          revision === 0 ? await this.#bucket.create(key, health) : await this.#bucket.update(key, health, revision);
+        entry.known = { health, revision: next };
+        this.#tell(before, health);
         return;
       } catch (thrown) {
         entry.known = undefined; // H2
         const error = BeamlineError.from(thrown);
-        if (error.code === "aborted") continue;
+        if (error.code === "aborted" || error.code === "already_exists") continue;
         return this.#options.log.warn("the health of a provider could not be written", {
           provider_id: provider,
           tenant_id: tenant,
@@ -117,27 +118,14 @@ export class HealthBook {
       last_error_code: now.last_error_code,
     };
     const message = isDown
-      ? `provider ${provider_id} failed ${now.consecutive_failures} times in a row: its circuit opens`
+      ? `provider ${provider_id} failed ${now.consecutive_failures} times in a row`
       : `provider ${provider_id} answers again`;
     const key = `provider-${keyOf(tenant_id, provider_id)}-${isDown ? "down" : "up"}-${isDown ? now.last_success_ms : now.last_failure_ms}`;
     this.#options.alerts.raise({ severity: isDown ? "warning" : "info", component: "usage", message, metadata }, key);
   }
 
-  #subject(tenant: string, provider: string): string {
-    return `$KV.${buckets.providerHealth.name}.${keyOf(tenant, provider)}`;
-  }
-
-  async #read(tenant: string, provider: string): Promise<{ health: ProviderHealth | undefined; revision: number }> {
-    const subject = this.#subject(tenant, provider);
-    const found = await asking("read the health of a provider", async () => {
-      try {
-        return await this.#bus.jsm.streams.getMessage(`KV_${buckets.providerHealth.name}`, { last_by_subj: subject });
-      } catch (thrown) {
-        if (apiCodeOf(thrown) === apiCode.messageNotFound) return null;
-        throw thrown;
-      }
-    });
-    if (found === null) return { health: undefined, revision: 0 };
-    return { health: found.data.length === 0 ? undefined : found.json<ProviderHealth>(), revision: found.seq };
+  async #read(key: string): Promise<{ health: ProviderHealth | undefined; revision: number }> {
+    const entry = await this.#bucket.get(key);
+    return { health: entry?.value, revision: entry?.revision ?? 0 };
   }
 }

@@ -15,7 +15,7 @@ import { connectRedis } from "../connect.redis.ts";
 import { defineWorker } from "../module.ts";
 import { ackHandler } from "./acks.ts";
 import { busAlerts } from "./alerts.ts";
-import { natsCancels } from "./cancels.nats.ts";
+import { busCancels } from "./cancels.ts";
 import { DEADLINE_SUBJECTS, deadlineHandler } from "./deadlines.ts";
 import { usageEndpoints } from "./endpoints.ts";
 import { HealthBook } from "./health.ts";
@@ -83,7 +83,7 @@ export const usageWorker = defineWorker({
     const alerts = busAlerts(bus, log, () => systemIds.v4(), now);
     const metering = new Metering(bus, seen, measures, config.BEAMLINE_USAGE_PUBLISH);
     const health = scope.use("provider health", new HealthBook(bus, { log, alerts }), (book) => book.flush());
-    const cancels = natsCancels(bus);
+    const cancels = busCancels(bus);
     const checkTenant = tenantCheck(config.BEAMLINE_RESULT_TENANTS ?? config.BEAMLINE_ROUTER_TENANTS);
     const watchman = new Watchman(bus, alerts, measures, {
       everyMs: config.BEAMLINE_ALERT_EVERY_MS,
