@@ -4,7 +4,7 @@
  * Written for the hot path: one object, one promise and one map entry per publish, and one timer for all of them. A timer each would cost
  * a third of a publish; looking through what is in flight costs nothing at the sizes that occur.
  */
-import { PermissionViolationError, type Msg } from "@nats-io/transport-node";
+import type { Msg } from "@nats-io/transport-node";
 import { BeamlineError } from "../contracts/errors.ts";
 import type { Headers } from "../contracts/headers.ts";
 import { asking, forbidden } from "./apierror.ts";
@@ -98,18 +98,12 @@ class Acks {
   constructor(bus: Bus) {
     this.bus = bus;
     this.#inbox = new Inbox(bus);
-    void this.#watch();
-  }
-
-  /** The server tells of a missing right beside the message, so it is looked up by the subject. */
-  async #watch(): Promise<void> {
-    for await (const status of this.bus.nc.status()) {
-      const error = status.type === "error" ? status.error : undefined;
-      if (!(error instanceof PermissionViolationError) || error.operation !== "publish") continue;
+    // The server tells of a missing right beside the message, so it is looked up by the subject.
+    bus.onDenied((subject) => {
       for (const pending of this.#pending) {
-        if (pending.subject === error.subject) pending.fail(forbidden(`publish to ${error.subject}`, error));
+        if (pending.subject === subject) pending.fail(forbidden(`publish to ${subject}`, undefined));
       }
-    }
+    });
   }
 
   add<T>(pending: Pending<T>): void {

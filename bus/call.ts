@@ -3,6 +3,7 @@
  *
  * K1 Nobody listening is `unavailable` at once and says which worker; nobody answering is `deadline_exceeded` after the wait.
  * K2 A lost connection fails what is in flight with `unavailable`: its outcome is unknown, so the caller decides.
+ *    A subject this process may not send to is `permission_denied`, also at once.
  * K3 A cancelled call is forgotten here and the worker is told, so that it can stop.
  */
 import type { Msg } from "@nats-io/transport-node";
@@ -41,11 +42,15 @@ export class Caller {
   readonly bus: Bus;
   readonly inbox: Inbox;
   readonly #pending = new Set<PendingCall>();
+  readonly #unwatch: () => void;
   #sweeper: NodeJS.Timeout | undefined;
 
   constructor(bus: Bus) {
     this.bus = bus;
     this.inbox = new Inbox(bus);
+    this.#unwatch = bus.onDenied((subject) => {
+      for (const pending of this.#pending) if (pending.subject === subject) pending.deny();
+    });
   }
 
   /**
@@ -108,6 +113,7 @@ export class Caller {
   }
 
   stop(): void {
+    this.#unwatch();
     this.inbox.stop();
     clearInterval(this.#sweeper);
   }
@@ -118,14 +124,14 @@ class PendingCall implements Waiter {
   readonly reply: string;
   readonly expires: number;
   readonly #caller: Caller;
-  readonly #subject: string;
+  readonly subject: string;
   readonly #options: CallOptions;
   readonly #done: Done;
   #open = true;
 
   constructor(caller: Caller, subject: string, options: CallOptions, done: Done) {
     this.#caller = caller;
-    this.#subject = subject;
+    this.subject = subject;
     this.#options = options;
     this.#done = done;
     this.expires = performance.now() + options.timeoutMs;
@@ -134,7 +140,7 @@ class PendingCall implements Waiter {
 
   settle(message: Msg | undefined, error: BeamlineError | undefined): void {
     if (message === undefined) this.finish(error, undefined);
-    else if (isNoResponders(message)) this.finish(nobody(this.#subject, this.#options.worker), undefined);
+    else if (isNoResponders(message)) this.finish(nobody(this.subject, this.#options.worker), undefined);
     else this.finish(undefined, { text: textOf(message), headers: fromNats(message) });
   }
 
@@ -148,7 +154,15 @@ class PendingCall implements Waiter {
   expire(): void {
     const { timeoutMs } = this.#options;
     this.finish(
-      new BeamlineError("deadline_exceeded", `no answer to ${this.#subject} within ${timeoutMs} ms`),
+      new BeamlineError("deadline_exceeded", `no answer to ${this.subject} within ${timeoutMs} ms`),
+      undefined,
+    );
+  }
+
+  /** The server says that this process may not send there. */
+  deny(): void {
+    this.finish(
+      new BeamlineError("permission_denied", `the bus user of this process may not send to ${this.subject}`),
       undefined,
     );
   }

@@ -10,6 +10,7 @@ import {
   connect as dial,
   credsAuthenticator,
   nkeyAuthenticator,
+  PermissionViolationError,
   usernamePasswordAuthenticator,
   type Authenticator,
   type ConnectionOptions,
@@ -56,6 +57,7 @@ export class Bus {
   #connected = true;
   readonly #onDisconnect = new Set<(error: BeamlineError) => void>();
   readonly #onReconnect = new Set<() => void>();
+  readonly #onDenied = new Set<(subject: string) => void>();
 
   private constructor(nc: NatsConnection, jsm: JetStreamManager, name: string, inboxPrefix: string) {
     this.nc = nc;
@@ -97,6 +99,11 @@ export class Bus {
   /** False from the moment the connection is lost until it is back. */
   get connected(): boolean {
     return this.#connected && !this.nc.isClosed();
+  }
+
+  /** Whether the server is one of a cluster. */
+  get clustered(): boolean {
+    return this.nc.info?.cluster !== undefined;
   }
 
   /** Largest message the server takes, bytes. */
@@ -142,6 +149,12 @@ export class Bus {
     return () => this.#onDisconnect.delete(listener);
   }
 
+  /** Called with the subject whenever the server refuses a publish for want of rights. Returns how to stop. */
+  onDenied(listener: (subject: string) => void): () => void {
+    this.#onDenied.add(listener);
+    return () => this.#onDenied.delete(listener);
+  }
+
   onReconnect(listener: () => void): () => void {
     this.#onReconnect.add(listener);
     return () => this.#onReconnect.delete(listener);
@@ -175,6 +188,13 @@ export class Bus {
   async #watch(): Promise<void> {
     for await (const status of this.nc.status()) {
       if (status.type === "disconnect" || status.type === "staleConnection") this.#lost("the bus connection was lost");
+      if (
+        status.type === "error" &&
+        status.error instanceof PermissionViolationError &&
+        status.error.operation === "publish"
+      ) {
+        for (const listener of this.#onDenied) listener(status.error.subject);
+      }
       if (status.type === "reconnect") {
         this.#connected = true;
         for (const listener of this.#onReconnect) listener();

@@ -3,6 +3,7 @@ import { nuid, type Msg, type Subscription } from "@nats-io/transport-node";
 import type { Code } from "../contracts/errors.ts";
 import type { Bus } from "./connect.ts";
 import type { Endpoint } from "./endpoint.ts";
+import { isReplyAddress } from "./replyaddress.ts";
 
 /** What one endpoint has done since the worker started. */
 export class EndpointStats {
@@ -86,5 +87,5 @@ function describe({ endpoint, queue }: EndpointStats): Record<string, unknown> {
 }
 
 function respond(bus: Bus, message: Msg, answer: object): void {
-  if (message.reply !== undefined && message.reply !== "") bus.send(message.reply, JSON.stringify(answer));
+  if (message.reply !== undefined && isReplyAddress(message.reply)) bus.send(message.reply, JSON.stringify(answer));
 }

@@ -82,6 +82,14 @@ verifies("clear-failure", "K1: nobody listening is unavailable at once and says 
   expect(Date.now() - before).toBeLessThan(5_000);
 });
 
+test("K1: a subject the caller has no right to is permission_denied at once", async () => {
+  const error = await failure(call("log.memory.x", { timeoutMs: 20_000 }));
+  expect([error.code, error.message]).toEqual([
+    "permission_denied",
+    "the bus user of this process may not send to log.memory.x",
+  ]);
+});
+
 test("K1: nobody answering is deadline_exceeded", async () => {
   const { subject: to } = await answering(() => new Promise<string>(() => undefined));
   expect((await failure(call(to, { timeoutMs: 50 }))).code).toBe("deadline_exceeded");

@@ -16,6 +16,7 @@ import { CANCEL_SUBJECT } from "./call.ts";
 import { expired, IncomingCall } from "./context.ts";
 import { answerDiscovery, EndpointStats } from "./discovery.ts";
 import type { Endpoint } from "./endpoint.ts";
+import { isReplyAddress } from "./replyaddress.ts";
 import { isNoResponders, requestTextOf, textOf } from "./headers.ts";
 import { sendStream } from "./stream.ts";
 import { Inbox } from "./inbox.ts";
@@ -202,13 +203,6 @@ const plain: Around = (_endpoint, _call, run) => run();
 /** Where the reply goes. A subject of the system's own is not a reply address (S5): it is as if none had been named. */
 function repliesOf(endpoint: Endpoint, message: Msg): readonly string[] {
   const { reply } = message;
-  if (reply !== undefined && reply !== "" && isReplyAddress(reply, endpoint)) return [reply];
-  return endpoint.fallbackReplies ?? [];
-}
-
-/** First tokens of the trees that workers may write and callers may not (nats.conf). */
-const ours = /^(?:beamline|caf|aios|openwop|log|sched|retry|dlq|\$[^.]*)\./;
-
-function isReplyAddress(subject: string, endpoint: Endpoint): boolean {
-  return !ours.test(subject) || (endpoint.fallbackReplies ?? []).includes(subject);
+  const fixed = endpoint.fallbackReplies ?? [];
+  return reply !== undefined && isReplyAddress(reply, fixed) ? [reply] : fixed;
 }

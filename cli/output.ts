@@ -10,6 +10,9 @@ export interface Output {
   table(rows: readonly Readonly<Record<string, unknown>>[], empty?: string): void;
 }
 
+// Piped into `head`, there is nobody left to print for.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+
 export function outputOf(command: Command): Output {
   const json = command.optsWithGlobals<{ json?: boolean }>().json === true;
   const write = (text: string): void => void process.stdout.write(`${text}\n`);

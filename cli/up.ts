@@ -89,7 +89,7 @@ async function up(scope: Scope, each: boolean): Promise<void> {
   writeFileSync(stackPath(dataDir), `${JSON.stringify(stack, undefined, 2)}\n`, { mode: 0o600 });
   scope.use("stack file", stackPath(dataDir), (path) => rmSync(path, { force: true }));
   await untilReady(http, scope.draining, logs);
-  greet(servers, grpc, http, key, logs);
+  greet(servers, grpc, http, key, adminKey === key, logs);
 }
 
 function startLocal(
@@ -160,7 +160,14 @@ async function untilReady(http: string, signal: AbortSignal, logs: string): Prom
   }
 }
 
-function greet(servers: LocalServers, grpc: string, http: string, key: string, logs: string): void {
+function greet(
+  servers: LocalServers,
+  grpc: string,
+  http: string,
+  key: string,
+  isAdminKey: boolean,
+  logs: string,
+): void {
   for (const server of [servers.nats, servers.redis]) {
     say(
       `${server.name.padEnd(5)} ${server.url}  (${server.version}${server.started ? "" : ", as named, left running"}${server.note === undefined ? "" : `; ${server.note}`})`,
@@ -168,7 +175,7 @@ function greet(servers: LocalServers, grpc: string, http: string, key: string, l
   }
   say(`gRPC  ${grpc}`);
   say(`HTTP  http://${http}`);
-  say(`key   ${key}  (dev API key and admin key)`);
+  say(`key   ${key}  (dev API key${isAdminKey ? " and admin key" : ""})`);
   say(`logs  ${logs}`);
   say(`
 Try:

@@ -84,8 +84,9 @@ export async function run(
     // A body that was still opening when it was asked to stop ends with an error, and nothing went wrong.
     if (askedMs === undefined && !(error instanceof ScopeClosedError)) {
       code = error instanceof ConfigError ? EXIT_CONFIG : 1;
-      if (error instanceof ConfigError) host.complain(error.message);
-      else scope.log.error("could not start", { error });
+      // People read why a process did not start; the log keeps a redacted copy for whoever collects it.
+      host.complain(error instanceof Error ? error.message : String(error));
+      if (!(error instanceof ConfigError)) scope.log.error("could not start", { error });
     }
     void scope.close();
   }

@@ -85,6 +85,11 @@ export const busSettings = {
     "_INBOX",
     "Where replies to this process arrive; the user's rights in nats.conf decide which it may use.",
   ),
+  BEAMLINE_STREAM_REPLICAS: int(
+    optional,
+    "Copies of every stream; three where the bus is a cluster and one where it is not, unless this says otherwise.",
+    { min: 1, max: 5 },
+  ),
   NATS_TLS_CA: file(optional, "Certificate authority the bus is verified against, when it is not a public one."),
   NATS_TLS_CERT: file(optional, "Client certificate shown to the bus.", { needs: ["NATS_TLS_KEY"] }),
   NATS_TLS_KEY: file(optional, "Key of the client certificate.", { needs: ["NATS_TLS_CERT"] }),

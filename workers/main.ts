@@ -58,10 +58,11 @@ export async function openWorkers(scope: Scope, names: readonly string[], env: E
   );
   scope.health.add("bus", () => bus.connected);
   const caller = scope.use("caller", new Caller(bus), (c) => c.stop());
+  const replicas = config.BEAMLINE_STREAM_REPLICAS ?? (bus.clustered ? 3 : 1);
   for (const module of chosen) {
-    await ensureStreams(bus, module.streams ?? []);
-    await ensureBuckets(bus, module.buckets ?? []);
-    await ensureObjects(bus, module.objects ?? []);
+    await ensureStreams(bus, module.streams ?? [], { replicas });
+    await ensureBuckets(bus, module.buckets ?? [], { replicas });
+    await ensureObjects(bus, module.objects ?? [], { replicas });
     let server: Server | undefined;
     const context = {
       config,
