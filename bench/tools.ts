@@ -38,7 +38,6 @@ async function prepared(
   await writeFile(file, "what is looked at");
   const stack = await ctx.stack({
     workers,
-    each: true,
     workerEnv: {
       BEAMLINE_TOOLS_ROOTS: root,
       BEAMLINE_TOOLS_AGENT_RATE: "0.5",
@@ -51,9 +50,9 @@ async function prepared(
 }
 
 function side(stack: Stack, client: Peer, label: string, load: Omit<GrpcLoad, "address" | "connections">): Side {
-  const { edge, nats, redis } = stack.processes;
+  const { edge, nats, redis, workers: worker } = stack.processes;
   const asked: GrpcLoad = { ...load, address: stack.grpc };
-  return { label, processes: { client: client.pid, edge, nats, redis }, load: () => client.ask<Load>(asked) };
+  return { label, processes: { client: client.pid, edge, nats, redis, worker }, load: () => client.ask<Load>(asked) };
 }
 
 async function stat(ctx: BenchContext): Promise<Row[]> {

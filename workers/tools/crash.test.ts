@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -116,7 +117,7 @@ test("an execution whose worker vanished is recorded as unknown, told to whoever
     input_hash: "",
     idempotent: false,
     backup_id: "",
-    node: "elsewhere",
+    node: hostname(),
     steps: [],
     started_at: Date.now() - 60_000,
     due_at: Date.now() - 30_000,
@@ -137,4 +138,15 @@ test("an execution whose worker vanished is recorded as unknown, told to whoever
   expect(await bed.rpc("rollback", { execution_id: started.execution_id })).toMatchObject({
     error: expect.stringContaining("unknown") as string,
   });
+  const path = join(bed.root, "keyed");
+  const first = await bed.run("fs.write", { path, content: "1" }, { key: "lost" });
+  const known = await bed.executions.find("default", first.execution_id);
+  if (known === undefined) throw new Error("nothing was recorded");
+  await bed.executions.change(known, { state: "unknown" }, Date.now());
+  await rm(path);
+  expect(await bed.run("fs.write", { path, content: "1" }, { key: "lost" })).toMatchObject({
+    success: false,
+    error: expect.stringContaining(`outcome unknown: execution ${first.execution_id}`) as string,
+  });
+  await expect(readFile(path)).rejects.toThrow("ENOENT");
 }, 60_000);

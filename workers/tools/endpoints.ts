@@ -2,7 +2,9 @@
  * What the tools worker answers beside its RPCs, as JSON on `beamline.tools.v1.*`: for the orchestrator (capabilities), for the operator and the
  * command line (approvals, ledger, whole tasks, MCP). Outside programs may not publish there.
  */
-import { parseJson } from "../../bus/call.ts";
+import { parseJson, type Caller } from "../../bus/call.ts";
+import { tokenOf } from "../../bus/keys.ts";
+import { header } from "../../contracts/headers.ts";
 import type { Endpoint } from "../../bus/endpoint.ts";
 import { BeamlineError, invalidArgument } from "../../contracts/errors.ts";
 import type { CallContext } from "../../contracts/handlers.ts";
@@ -12,7 +14,7 @@ import type { Grants } from "./grants.ts";
 import type { Ledger } from "./ledger.ts";
 import type { McpServers } from "./mcp.ts";
 import type { Registry } from "./registry.ts";
-import type { Rollbacks } from "./rollback.ts";
+import type { AskHost, Rollbacks, Undone } from "./rollback.ts";
 import { compile, list, num, object, str, bool, int, texts, wordInput } from "./schema.ts";
 import type { Json, Schema } from "./tool.ts";
 import { ToolFailure } from "./failure.ts";
@@ -25,6 +27,8 @@ export interface EndpointPorts {
   readonly executions: Executions;
   readonly registry: Registry;
   readonly mcp: McpServers;
+  /** Name of this host. */
+  readonly node: string;
 }
 
 const PREFIX = "beamline.tools.v1";
@@ -33,8 +37,24 @@ const UNDO_TIMEOUT_MS = 300_000;
 
 const agent_id = str("", { minLength: 1, maxLength: 256 });
 
+/** Name of the endpoint that undoes what was done on a host. */
+const rollbackAt = (node: string): string => `node.${tokenOf(node)}.rollback`;
+
+/** Asks another host over the bus. */
+export function askHost(caller: Caller): AskHost {
+  return async (node, execution_id, reason, { tenant, principal, deadline }) => {
+    const headers = {
+      [header.tenantId]: tenant,
+      [header.principal]: principal,
+      [header.deadline]: String(deadline),
+    };
+    const options = { timeoutMs: Math.max(1, deadline - Date.now()), worker: `tools on ${node}`, headers };
+    return (await caller.request(`${PREFIX}.${rollbackAt(node)}`, { execution_id, reason }, options)) as Undone;
+  };
+}
+
 export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
-  const { grants, approvals, ledger, rollbacks, executions, registry, mcp } = ports;
+  const { grants, approvals, ledger, rollbacks, executions, registry, mcp, node } = ports;
   return [
     /** A refusal is `granted: false` with `denial_reason`. */
     endpoint<{ agent_id: string; capabilities: string[]; reason: string; duration_hours: number; granted_by: string }>(
@@ -120,6 +140,13 @@ export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
       },
       UNDO_TIMEOUT_MS,
     ),
+    /** Files are undone where they are: workers of other hosts ask here. */
+    endpoint<{ execution_id: string; reason: string }>(
+      rollbackAt(node),
+      object({ execution_id: str(), "reason?": str("", { default: "" }) }),
+      async ({ execution_id, reason }, context) => ({ ...(await rollbacks.rollback(execution_id, reason, context)) }),
+      UNDO_TIMEOUT_MS,
+    ),
     endpoint<{ task_id: string }>("executions.list", object({ task_id: str() }), async ({ task_id }, { tenant }) => ({
       executions: (await executions.ofTask(tenant, task_id)).map(({ execution }) => ({
         execution_id: execution.execution_id,
@@ -158,7 +185,7 @@ function endpoint<I>(
   return {
     kind: "request",
     subject,
-    name: subject.replaceAll(".", "-"),
+    name: subject.replaceAll(/[^A-Za-z0-9_]/g, "-"),
     dialect: "aios",
     timeoutMs,
     async answer(text, context) {

@@ -54,6 +54,9 @@ export interface Known {
 
 export class Executions {
   readonly #bus: Bus;
+  /** For `abandoned`: what is started and not ended, as far as the log was read. */
+  readonly #running = new Map<string, Known>();
+  #read = 0;
 
   constructor(bus: Bus) {
     this.#bus = bus;
@@ -95,13 +98,21 @@ export class Executions {
     return known(await lastOf<Execution>(this.#bus, STREAM, `log.tools.exec.${short(tenant)}.${short(task)}.*`));
   }
 
-  /** Executions of the last while that were started and never ended. */
+  /**
+   * Executions that were started and should have ended by now. The first time it looks back to `sinceMs`, from then on it reads only what is
+   * new.
+   */
   async abandoned(sinceMs: number, now: number): Promise<Known[]> {
-    const last = new Map<string, Known>();
-    for await (const { subject, value, seq } of readSince<Execution>(this.#bus, STREAM, new Date(sinceMs))) {
-      last.set(subject, { execution: value, seq });
+    const news =
+      this.#read === 0
+        ? readSince<Execution>(this.#bus, STREAM, new Date(sinceMs))
+        : readFrom<Execution>(this.#bus, STREAM, "log.tools.exec.>", this.#read + 1);
+    for await (const { subject, value, seq } of news) {
+      this.#read = seq;
+      if (value.state === "started") this.#running.set(subject, { execution: value, seq });
+      else this.#running.delete(subject);
     }
-    return [...last.values()].filter(({ execution }) => execution.state === "started" && execution.due_at < now);
+    return [...this.#running.values()].filter(({ execution }) => execution.due_at < now);
   }
 
   async #store(execution: Execution, expected: number): Promise<Known> {

@@ -11,6 +11,7 @@ export interface ExecuteAtOptions {
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
   readonly tls: boolean;
+  readonly traceparent: string;
   /** Largest answer, bytes. */
   readonly maxBytes: number;
 }
@@ -24,7 +25,9 @@ export async function executeAt(
   request: ExecuteRequest,
   options: ExecuteAtOptions,
 ): Promise<ExecuteResponse> {
-  const { tls, maxBytes, timeoutMs, signal } = options;
+  const { tls, maxBytes, timeoutMs, signal, traceparent } = options;
+  const metadata = new Metadata();
+  if (traceparent !== "") metadata.set("traceparent", traceparent);
   const target = `${address.includes(":") ? "ipv6" : "ipv4"}:${formatAddress({ host: address, port })}`;
   const client = new Client(target, tls ? credentials.createSsl() : credentials.createInsecure(), {
     "grpc.default_authority": formatAddress({ host, port }),
@@ -40,7 +43,7 @@ export async function executeAt(
         (message) => Buffer.from(ExecuteRequest.encode(message).finish()),
         (bytes) => ExecuteResponse.decode(bytes),
         request,
-        new Metadata(),
+        metadata,
         { deadline: Date.now() + timeoutMs },
         (error, answer) => {
           signal.removeEventListener("abort", cancel);

@@ -67,6 +67,7 @@ export function outsideHandlers({ egress, caller, mcp, maxBytes }: OutsidePorts)
           : await executeAt(await egress.checkAddress(address), request, {
               timeoutMs: definition.timeout_ms,
               signal: call.signal,
+              traceparent: call.traceparent,
               tls: address.startsWith("https:"),
               maxBytes,
             });
@@ -89,7 +90,11 @@ async function overBus(
   { timeout_ms: timeoutMs }: Registered["definition"],
   call: Call,
 ): Promise<ExecuteResponse> {
-  const headers = { [header.tenantId]: call.tenant, [header.deadline]: String(call.host.clock.now() + timeoutMs) };
+  const headers = {
+    [header.tenantId]: call.tenant,
+    [header.traceparent]: call.traceparent,
+    [header.deadline]: String(call.host.clock.now() + timeoutMs),
+  };
   const json = codecOf(ExecuteRequest).toJson(request);
   return codecOf(ExecuteResponse).fromJson(
     await caller.request(subject, json, { timeoutMs, signal: call.signal, headers, worker: "tool handler" }),

@@ -2,6 +2,8 @@ import { appendFile, lstat, mkdir, mkdtemp, readFile, readdir, rm, symlink, writ
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ObjectStore } from "../../bus/objects.ts";
+import { objects } from "../../contracts/streams.ts";
 import { until } from "../../test/kit/until.ts";
 import { canonical } from "./canonical.ts";
 import { startTestbed, type Testbed } from "./testbed.ts";
@@ -229,6 +231,46 @@ describe("rollback", () => {
       success: true,
     });
     expect(await readFile(at("shared"), "utf8")).toBe("before");
+  });
+
+  test("a damaged backup is noticed before anything is touched", async () => {
+    await writeFile(at("precious"), "before");
+    const written = await bed.run("fs.write", { path: at("precious"), content: "after" });
+    const known = await bed.executions.find("default", written.execution_id);
+    const [step] = known?.execution.steps ?? [];
+    if (step?.op !== "put_back" || step.before.kind !== "file") throw new Error("there is no backup");
+    const store = await ObjectStore.open(bed.bus, objects.toolBackups);
+    await store.put(step.before.object, Buffer.from("tampered"));
+    expect(await bed.rpc("rollback", { execution_id: written.execution_id })).toMatchObject({ error: says("damaged") });
+    expect(await readFile(at("precious"), "utf8")).toBe("after");
+    await store.put(step.before.object, Buffer.from("before"));
+    expect(await bed.rpc("rollback", { execution_id: written.execution_id })).toMatchObject({ success: true });
+    expect(await readFile(at("precious"), "utf8")).toBe("before");
+  });
+
+  test("is done on the host the tool ran on, whichever worker is asked", async () => {
+    const elsewhere = await bed.startWorker({ BEAMLINE_TOOLS_NODE: "other.host" });
+    const written = await until(async () => {
+      const answer = await bed.run(
+        "fs.write",
+        { path: at("there", "f"), content: "x" },
+        { reason: "find the other host" },
+      );
+      const found = await bed.executions.find("default", answer.execution_id);
+      return found?.execution.node === "other.host" ? answer : undefined;
+    });
+    for (let n = 0; n < 4; n++) {
+      const { success, error } = await bed.rpc<{ success?: boolean; error?: string }>("rollback", {
+        execution_id: written.execution_id,
+        reason: "force: n",
+      });
+      expect(n === 0 ? success === true : error?.includes("rolled back before")).toBe(true);
+    }
+    const last = await bed.run("fs.write", { path: at("there", "g"), content: "x" });
+    await elsewhere.close();
+    const found = await bed.executions.find("default", last.execution_id);
+    const undone = await bed.rpc<{ error?: string }>("rollback", { execution_id: last.execution_id });
+    expect(undone.error ?? "").toMatch(found?.execution.node === "other.host" ? /where no tools worker serves/ : /^$/);
   });
 
   test("many at once undo once", async () => {

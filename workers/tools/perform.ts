@@ -1,5 +1,6 @@
 /** Running a tool that passed every gate: recorded first, within its time, its output judged (aiOS tools, 1.2). */
 import { BeamlineError } from "../../contracts/errors.ts";
+import { withSpan } from "../../runtime/trace.ts";
 import { hashOf } from "./canonical.ts";
 import { ToolFailure, reasonOf, systemCode } from "./failure.ts";
 import type { Journey, Outcome, PipelinePorts } from "./pipeline.ts";
@@ -45,7 +46,16 @@ export async function perform(ports: PipelinePorts, journey: Journey): Promise<O
         due_at: now + timeoutMs + 2 * GRACE_MS,
       });
     }
-    const output = await time.hold(handler.run(resolved.input, call));
+    const attributes = () => ({
+      "tool.name": request.tool_name,
+      "tool.agent": request.agent_id,
+      tenant_id: context.tenant,
+    });
+    const output = await time.hold(
+      withSpan(`tool ${request.tool_name}`, context.traceparent, attributes, (traceparent) =>
+        handler.run(resolved.input, { ...call, traceparent }),
+      ),
+    );
     return judged(ports, journey, output);
   } catch (thrown) {
     // A record that cannot be written is no fault of the tool: nothing has been done, and the caller may try again.
@@ -115,6 +125,7 @@ export function callOf(ports: PipelinePorts, journey: Journey, signal: AbortSign
     task: request.task_id,
     reason: request.reason,
     executionId,
+    traceparent: context.traceparent,
     signal,
     host: ports.host,
     depth: 0,

@@ -26,6 +26,7 @@ import { KEPT_OUTPUT, type Executions, type Known } from "./executions.ts";
 import type { Grants } from "./grants.ts";
 import type { Host } from "./host.ts";
 import type { Ledger } from "./ledger.ts";
+import type { Measures } from "./measures.ts";
 import { perform } from "./perform.ts";
 import type { RateLimit } from "./ratelimit.redis.ts";
 import type { Offered, Registry } from "./registry.ts";
@@ -41,6 +42,7 @@ export interface PipelinePorts {
   readonly executions: Executions;
   readonly ledger: Ledger;
   readonly host: Host;
+  readonly measures: Measures;
   readonly clock: Clock;
   readonly ids: Ids;
   readonly log: Logger;
@@ -122,6 +124,7 @@ export class Pipeline {
     const outcome = refused ?? (await perform(this.ports, journey));
     if (refused === undefined && journey.known === undefined) await this.#release(journey);
     const durationMs = Math.round(clock.monotonic() - started);
+    this.ports.measures.called(request.tool_name, outcome.success, durationMs);
     if (refused !== undefined) await this.audit(journey, outcome, durationMs);
     else await Promise.all([this.audit(journey, outcome, durationMs), this.#finish(journey, outcome, durationMs)]);
     return { ...outcome, executionId: journey.executionId, durationMs, backupId: journey.backupId };

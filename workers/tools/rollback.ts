@@ -33,11 +33,16 @@ const FORCE = /^\s*force\s*:/i;
 /** Longest undoing, milliseconds; one that is older was interrupted. */
 const LONGEST_MS = 120_000;
 
+/** Asks the tools workers of another host to undo an execution there. Throws `unavailable` when none serves. */
+export type AskHost = (node: string, executionId: string, reason: string, context: CallContext) => Promise<Undone>;
+
 export class Rollbacks {
   readonly #ports: PipelinePorts;
+  readonly #askHost: AskHost;
 
-  constructor(ports: PipelinePorts) {
+  constructor(ports: PipelinePorts, askHost: AskHost) {
     this.#ports = ports;
+    this.#askHost = askHost;
   }
 
   /** Undoes one execution. Refusals travel in the answer; throws only when nothing can be read or recorded. */
@@ -62,7 +67,16 @@ export class Rollbacks {
   }
 
   async #undo(known: Known, reason: string, context: CallContext): Promise<Undone> {
-    const { clock, ids } = this.#ports;
+    const { clock, ids, host } = this.#ports;
+    const { node } = known.execution;
+    if (node !== host.node) {
+      try {
+        return await this.#askHost(node, known.execution.execution_id, reason, context);
+      } catch (thrown) {
+        if (!(thrown instanceof BeamlineError) || thrown.code !== "unavailable") throw thrown;
+        return { success: false, error: `the execution ran on host ${node}, where no tools worker serves` };
+      }
+    }
     const started = clock.monotonic();
     const executionId = ids.v4();
     const { execution } = known;
@@ -75,6 +89,7 @@ export class Rollbacks {
       if (thrown instanceof BeamlineError && thrown.code !== "aborted") throw thrown;
       undone = { success: false, error: thrown instanceof Error ? thrown.message : String(thrown) };
     }
+    this.#ports.measures.rolledBack(undone.success);
     await this.#audit(execution, offered, undone, executionId, reason, context, clock.monotonic() - started);
     return undone;
   }
@@ -86,13 +101,11 @@ export class Rollbacks {
     executionId: string,
     context: CallContext,
   ): Promise<Undone> {
-    const { executions, clock, host } = this.#ports;
+    const { executions, clock } = this.#ports;
     const { execution } = known;
     const forced = FORCE.test(reason);
     const refusal = this.#refusal(execution, offered, forced) ?? (await this.#gates(execution, offered, context));
     if (refusal !== undefined || offered === undefined) return { success: false, error: refusal ?? "" };
-    if (execution.node !== host.node)
-      return { success: false, error: `the execution ran on host ${execution.node}; no tools worker there was asked` };
     const signal = AbortSignal.timeout(LONGEST_MS);
     const call = callOf(this.#ports, journeyOf(execution, offered, executionId, context), signal, []);
     if (!forced) await checkUndo(execution.steps, call); // R3

@@ -16,6 +16,8 @@ export interface Call {
   readonly task: string;
   readonly reason: string;
   readonly executionId: string;
+  /** W3C trace context to send on to whatever the tool calls. */
+  readonly traceparent: string;
   /** Aborts at the tool's timeout and when the caller gives up. */
   readonly signal: AbortSignal;
   readonly host: Host;

@@ -25,7 +25,9 @@ import { Confined } from "./files/confine.ts";
 import { Grants } from "./grants.ts";
 import { toolHandlers } from "./handlers.ts";
 import type { Host } from "./host.ts";
+import { facts } from "./catalogue/facts.ts";
 import { Ledger } from "./ledger.ts";
+import { Measures } from "./measures.ts";
 import { Pipeline } from "./pipeline.ts";
 import { RateLimit } from "./ratelimit.redis.ts";
 import { Registry, type Registered } from "./registry.ts";
@@ -34,7 +36,7 @@ import { McpServers, readMcpFile } from "./mcp.ts";
 import { Plugins } from "./plugins.ts";
 import { Programs } from "./run.ts";
 import { openSweeper } from "./sweeper.ts";
-import { toolEndpoints } from "./endpoints.ts";
+import { askHost, toolEndpoints } from "./endpoints.ts";
 import { VERSION } from "../../runtime/version.ts";
 import { Secrets } from "./secrets.ts";
 import { toolsSettings } from "./settings.ts";
@@ -47,7 +49,7 @@ export const toolsWorker = defineWorker({
   buckets: [buckets.toolRegistry, buckets.toolGrants, buckets.toolApprovals, buckets.toolClaims],
   objects: [objects.toolBackups],
 
-  async open(scope, { config, bus, caller, log, env }) {
+  async open(scope, { config, bus, caller, log, env, metrics }) {
     const data = resolve(config.BEAMLINE_DATA_DIR);
     const clock = systemClock;
     const { redis } = await scope.open(
@@ -142,18 +144,19 @@ export const toolsWorker = defineWorker({
       executions,
       ledger,
       host,
+      measures: new Measures(metrics, Object.keys(facts)),
       clock,
       ids: systemIds,
       log,
       limits,
     };
     const pipeline = new Pipeline(ports);
-    const rollbacks = new Rollbacks(ports);
+    const rollbacks = new Rollbacks(ports, askHost(caller));
     scope.use("sweeper", openSweeper(ports, approvals), (sweeper) => sweeper.close());
     await mcp.importAll(registry, (name, error) => log.warn(`the MCP server ${name} was not imported`, { error }));
     return [
       ...endpointsOf(ToolRegistryDefinition, toolHandlers({ registry, pipeline, rollbacks })),
-      ...toolEndpoints({ grants, approvals, ledger, rollbacks, executions, registry, mcp }),
+      ...toolEndpoints({ grants, approvals, ledger, rollbacks, executions, registry, mcp, node: host.node }),
     ];
   },
 });
