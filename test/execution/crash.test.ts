@@ -1,11 +1,20 @@
 /** Workers killed under load: every assignment ends in one result and one usage event. */
 import { afterAll, beforeAll, expect } from "vitest";
+import type { Bus } from "../../bus/connect.ts";
 import { startWorld, type World } from "../kit/world.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { all, byText, assign, assignment, count } from "./kit.ts";
 
 const ASSIGNMENTS = 300;
+
+/** How many processes of a worker answer service discovery. */
+async function answering(bus: Bus, worker: string): Promise<number> {
+  let found = 0;
+  for await (const _ of await bus.nc.requestMany(`$SRV.PING.${worker}`, "", { maxWait: 300, strategy: "timer" }))
+    found++;
+  return found;
+}
 
 let world: World;
 beforeAll(async () => {
@@ -47,6 +56,72 @@ verifies(
     expect(events.sort(byText)).toEqual([...ids, late].sort(byText));
     const results = (await all(bus, "EXEC", "caf.exec.result.v1")).map(({ body }) => body["assignment_id"]);
     expect(results.sort(byText)).toEqual([...ids, late].sort(byText));
+  },
+  { timeout: 120_000 },
+);
+
+verifies(
+  "crash-safe",
+  "decisions with assignments through two routing workers, one of them and one of two execution workers killed: one usage event per assignment",
+  async () => {
+    const { bus, caller } = world;
+    const beats = new Set<string>();
+    bus.nc.subscribe("caf.worker.heartbeat.v1", {
+      callback: (_error, message) => void beats.add(message.json<{ worker_id: string }>().worker_id),
+    });
+    await world.startWorker("routing");
+    const doomed = await Promise.all([
+      world.startWorker("routing"),
+      world.startWorker("execution", { BEAMLINE_EXEC_WORKER_ID: "doomed-2" }),
+    ]);
+    const decide = (n: number) =>
+      caller.request(
+        "beamline.router.v1.decide",
+        {
+          version: "1",
+          request_id: `load-${n}`,
+          tenant_id: "load",
+          task: { type: "sleep", payload: { ms: 50 + (n % 4) * 10, of: "load" } },
+          push_assignment: true,
+        },
+        { timeoutMs: 3_000 },
+      );
+    await until(
+      async () => beats.has("doomed-2") && (await answering(bus, "routing")) >= 2,
+      "two of each worker",
+      30_000,
+    );
+    let answered = 0;
+    let killed = false;
+    await Promise.all(
+      Array.from({ length: 8 }, async (_, lane) => {
+        for (let n = 0; n < 25; n++) {
+          await decide(lane * 25 + n).then(
+            () => answered++,
+            () => undefined, // Asked while its worker was killed: an outside client asks again or gives up.
+          );
+          if (answered > 60 && !killed) {
+            killed = true;
+            await Promise.all(doomed.map((one) => one.kill()));
+          }
+        }
+      }),
+    );
+    expect(answered).toBeGreaterThan(150);
+    const published = async () =>
+      new Set(
+        (await all(bus, "EXEC", "caf.exec.assign.v1"))
+          .filter(({ body }) => body["tenant_id"] === "load")
+          .map(({ body }) => body["assignment_id"]),
+      );
+    const metered = async () =>
+      (await all(bus, "USAGE", "beamline.usage.v1.metered"))
+        .filter(({ body }) => body["tenant_id"] === "load")
+        .map(({ body }) => body["assignment_id"]);
+    await until(async () => (await metered()).length >= (await published()).size, "all usage", 60_000);
+    const ids = [...(await published())];
+    expect(ids.length).toBeGreaterThanOrEqual(answered - 16);
+    expect((await metered()).sort(byText)).toEqual(ids.sort(byText));
   },
   { timeout: 120_000 },
 );
