@@ -122,8 +122,9 @@ test("an execution whose worker vanished is recorded as unknown, told to whoever
     started_at: Date.now() - 60_000,
     due_at: Date.now() - 30_000,
   };
-  await bed.executions.start(started);
   await bed.startWorker();
+  await bed.executions.start(started);
+  await bed.startWorker(); // it looks at what was left behind first
   await until(
     async () => (await bed.executions.find("default", started.execution_id))?.execution.state === "unknown",
     "the sweep",
