@@ -6,6 +6,7 @@ import { busOptions } from "../bus/options.ts";
 import { BeamlineError } from "../contracts/errors.ts";
 import { routes, services, type Route } from "../contracts/routes.ts";
 import { loadConfig, type Config, type Environment } from "../runtime/config.ts";
+import { systemClock } from "../runtime/clock.ts";
 import { openHttp } from "../runtime/http.ts";
 import type { Scope } from "../runtime/lifecycle.ts";
 import { createLogger } from "../runtime/log.ts";
@@ -14,6 +15,8 @@ import { busSettings, edgeSettings, processSettings } from "../runtime/settings.
 import { startTelemetry } from "../runtime/telemetry.ts";
 import { traceIdOf } from "../runtime/trace.ts";
 import { VERSION } from "../runtime/version.ts";
+import { beamlineRest } from "./beamline/rest.ts";
+import { restSettings } from "./beamline/settings.ts";
 import { KeyRing, type AuthPolicy, type StoredKey } from "./auth.ts";
 import type { Forwarding } from "./forward.ts";
 import { GrpcEdge } from "./grpc.ts";
@@ -22,7 +25,7 @@ import { openwopEdge } from "./openwop/index.ts";
 import { Presence } from "./presence.ts";
 import { header } from "../contracts/headers.ts";
 
-export const edgeTable = { ...processSettings, ...busSettings, ...edgeSettings };
+export const edgeTable = { ...processSettings, ...busSettings, ...edgeSettings, ...restSettings };
 
 export interface EdgePorts {
   readonly grpc: number;
@@ -68,7 +71,23 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
   };
   const http = await scope.open(
     "http",
-    () => openHttp(config.BEAMLINE_HTTP_ADDR, scope.health, telemetry, (app) => openwop.routes(app)),
+    () =>
+      openHttp(config.BEAMLINE_HTTP_ADDR, scope.health, telemetry, (app) => {
+        openwop.routes(app);
+        beamlineRest(app, {
+          caller,
+          auth,
+          registry: telemetry.registry,
+          log,
+          now: () => systemClock.now(),
+          limits: {
+            windowSeconds: config.GATEWAY_RATE_LIMIT_TTL_SECONDS,
+            decide: config.GATEWAY_RATE_LIMIT_DECIDE,
+            messages: config.GATEWAY_RATE_LIMIT_MESSAGES,
+            global: config.GATEWAY_RATE_LIMIT_GLOBAL,
+          },
+        });
+      }),
     (h) => h.close(),
   );
   const grpc = await scope.open(

@@ -20,7 +20,10 @@ beforeAll(async () => {
     metadata: { language: "en" },
   }));
   serveExtension(outside, "beamline.ext.validate.guard.v2", () => verdict);
-  serveExtension(outside, "beamline.ext.pre.silent.v1", () => void timeouts++ as undefined);
+  serveExtension(outside, "beamline.ext.pre.silent.v1", () => {
+    timeouts++;
+    return undefined;
+  });
   serveExtension(outside, "beamline.ext.pre.broken.v1", () => ({
     ok: false,
     error: { code: "internal", message: "no" },
