@@ -1,7 +1,7 @@
 /** A worker's sign of life (BeamLine, WorkerHeartbeat): the contract's form, and the Rust worker's envelope. */
 import type { JsonObject } from "../codec.ts";
 import { invalidArgument } from "../errors.ts";
-import { amount, objectOrText, openJson, requiredText, text } from "./reading.ts";
+import { amount, labels, objectOrText, openJson, requiredText, text } from "./reading.ts";
 
 export const workerStatuses = ["ready", "busy", "degraded"] as const;
 export type WorkerStatus = (typeof workerStatuses)[number];
@@ -35,7 +35,7 @@ export function readHeartbeat(payload: Uint8Array): Heartbeat {
       mem_bytes: amount(resources, "mem_bytes", 0, "resources.mem_bytes"),
       jobs_in_flight: amount(resources, "jobs_in_flight", 0, "resources.jobs_in_flight"),
     },
-    metadata: {},
+    metadata: labels(body, "metadata"),
   };
 }
 
