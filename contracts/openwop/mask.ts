@@ -34,3 +34,35 @@ export function maskMembers(object: Json, names: ReadonlySet<string>, mode: Mask
   }
   return changed ? copy : object;
 }
+
+/** Shorter texts are left alone: they would be found everywhere. */
+const SHORTEST = 4;
+
+/** The texts among the values of sensitive variables. */
+export function sensitiveTexts(names: ReadonlySet<string>, values: Json): readonly string[] {
+  const texts: string[] = [];
+  for (const name of names) gather(values[name], texts);
+  return texts;
+}
+
+function gather(value: unknown, texts: string[]): void {
+  if (typeof value === "string") {
+    if (value.length >= SHORTEST) texts.push(value);
+  } else if (typeof value === "object" && value !== null)
+    for (const member of Object.values(value)) gather(member, texts);
+}
+
+/** The value with sensitive texts replaced wherever they stand, under whatever name; itself when there are none in it. */
+export function scrub(value: unknown, texts: readonly string[]): unknown {
+  if (texts.length === 0) return value;
+  if (typeof value === "string") {
+    let shown = value;
+    for (const text of texts) if (shown.includes(text)) shown = shown.replaceAll(text, MASK);
+    return shown;
+  }
+  if (typeof value !== "object" || value === null) return value;
+  const entries = Object.entries(value);
+  const scrubbed = entries.map(([name, member]) => [name, scrub(member, texts)] as const);
+  if (scrubbed.every(([, member], at) => member === entries[at]?.[1])) return value;
+  return Array.isArray(value) ? scrubbed.map(([, member]) => member) : Object.fromEntries(scrubbed);
+}

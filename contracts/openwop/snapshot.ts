@@ -1,7 +1,7 @@
 /** The snapshot of a run as clients read it (OpenWOP, RunSnapshot): a fold, shown. */
 import type { Json } from "./json.ts";
 import { LOG_SCHEMA_VERSION } from "./log.ts";
-import { maskMembers } from "./mask.ts";
+import { maskMembers, scrub, sensitiveTexts } from "./mask.ts";
 import type { Interrupt, RunState, RunStatus } from "./state.ts";
 import { TERMINAL_STATUS } from "./log.ts";
 
@@ -59,7 +59,9 @@ export function snapshotOf(state: RunState): Json {
       .filter(([, channel]) => channel.sensitive === true)
       .map(([name]) => name),
   );
-  const channels = maskMembers(state.channels, hiddenChannels, record.masking);
+  const secret = record.masking === "passthrough" ? [] : sensitiveTexts(hidden, state.variables);
+  const channels = scrub(maskMembers(state.channels, hiddenChannels, record.masking), secret) as Json;
+  const variables = scrub(maskMembers(state.variables, hidden, record.masking), secret) as Json;
   return {
     runId: record.runId,
     workflowId: record.workflowId,
@@ -69,10 +71,10 @@ export function snapshotOf(state: RunState): Json {
     ...(state.startedAt !== "" && { startedAt: state.startedAt }),
     ...(state.completedAt !== undefined && { completedAt: state.completedAt }),
     ...(state.pausedAt !== undefined && { pausedAt: state.pausedAt }),
-    nodeStates: nodeStates(state),
-    variables: { ...maskMembers(state.variables, hidden, record.masking), ...channels },
+    nodeStates: scrub(nodeStates(state), secret),
+    variables: { ...variables, ...channels },
     ...(Object.keys(record.channels).length > 0 && { channels }),
-    ...(state.error !== undefined && { error: shownError(state) }),
+    ...(state.error !== undefined && { error: scrub(shownError(state), secret) }),
     engineVersion: String(record.engineVersion),
     eventLogSchemaVersion: LOG_SCHEMA_VERSION,
     workflowVersion: record.workflowVersion,
