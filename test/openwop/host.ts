@@ -1,5 +1,5 @@
 /** A host for OpenWOP tests: workers and edge, and a client per surface that speaks the same small language. */
-import { fastify } from "fastify";
+import { fastify, type FastifyInstance } from "fastify";
 import { Caller } from "../../bus/call.ts";
 import { EngineDefinition } from "../../contracts/gen/openwop/v1/openwop.ts";
 import type { RunEvent } from "../../contracts/openwop/log.ts";
@@ -48,6 +48,8 @@ export interface Host extends AsyncDisposable {
   /** Waits for a status; the snapshot. */
   reaches(runId: string, ...statuses: readonly string[]): Promise<Got["body"]>;
   events(runId: string): Promise<RunEvent[]>;
+  /** Another REST listener, with a cap of its own; its address. */
+  listen(inflightCap: number): Promise<string>;
 }
 
 export async function startHost(env: Readonly<Record<string, string>> = {}, workers = 1): Promise<Host> {
@@ -59,6 +61,7 @@ export async function startHost(env: Readonly<Record<string, string>> = {}, work
   const app = fastify({ forceCloseConnections: true });
   edge.routes(app);
   const base = await app.listen({ host: "127.0.0.1", port: 0 });
+  const others: FastifyInstance[] = [];
   const grpcEdge = await GrpcEdge.open(
     {
       address: "127.0.0.1:0",
@@ -110,7 +113,14 @@ export async function startHost(env: Readonly<Record<string, string>> = {}, work
     async events(runId) {
       return (await rest("GET", `/v1/runs/${runId}/events/poll?lastSequence=-1&timeout=1`)).body.events as RunEvent[];
     },
+    async listen(inflightCap) {
+      const other = fastify({ forceCloseConnections: true });
+      others.push(other);
+      openwopEdge({ caller, auth, inflightCap }).routes(other);
+      return other.listen({ host: "127.0.0.1", port: 0 });
+    },
     async [Symbol.asyncDispose]() {
+      for (const other of others) await other.close();
       client[Symbol.dispose]();
       await grpcEdge.stop(Date.now() + 500);
       await app.close();

@@ -378,3 +378,21 @@ test("webhook-signed-delivery: signed, with both spellings, to the tenant's own 
   expect(received.every((one) => !one.body.includes('"tenant":"other"'))).toBe(true);
   server.close();
 });
+
+test("production-backpressure: beyond the cap 503 with Retry-After, discovery answers all the same", async () => {
+  const base = await host.listen(1);
+  const runId = await delayed(5_000);
+  const headers = { authorization: `Bearer ${KEYS.full}` };
+  const gone = new AbortController();
+  const held = await fetch(`${base}/v1/runs/${runId}/events`, { headers, signal: gone.signal });
+  expect(held.status).toBe(200);
+  const refused = await fetch(`${base}/v1/runs/${runId}`, { headers });
+  const body = (await refused.json()) as { error: string; details: { retryAfter: number } };
+  expect([refused.status, body.error]).toEqual([503, "service_unavailable"]);
+  expect(refused.headers.get("retry-after")).toBe(String(body.details.retryAfter));
+  expect((await fetch(`${base}/v1/runs/${runId}`)).status).toBe(401);
+  expect((await fetch(`${base}/.well-known/openwop`)).status).toBe(200);
+  gone.abort();
+  await until(async () => (await fetch(`${base}/v1/runs/${runId}`, { headers })).status === 200, "room again");
+  await host.rest("POST", `/v1/runs/${runId}/cancel`);
+});

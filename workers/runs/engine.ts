@@ -8,11 +8,12 @@
  *    which starts interrupted nodes from their beginning.
  * N4 What others write meanwhile (answers, cancel, pause) is taken in at the next step, and at once when they poke.
  */
-import type { LogEntry, Parent } from "../../contracts/openwop/log.ts";
+import type { LogEntry, Parent, RunRecord } from "../../contracts/openwop/log.ts";
 import { isTerminal } from "../../contracts/openwop/snapshot.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
+import { withSpan, type Attributes } from "../../runtime/trace.ts";
 import { Activation, type ActivationPorts } from "./activation.ts";
 import type { Definitions } from "./definitions.ts";
 import type { Lease } from "./lease.redis.ts";
@@ -46,6 +47,26 @@ interface Active {
   /** Something arrived since the activation last looked. */
   again: boolean;
   done: Promise<void>;
+}
+
+function runAttributes({ runId, workflowId, owner, parent, fork, tags }: RunRecord): Attributes {
+  return {
+    "openwop.run_id": runId,
+    "openwop.workflow_id": workflowId,
+    "openwop.protocol_version": "1.0",
+    "openwop.tenant_id": owner.tenant,
+    ...(tags.length > 0 && { "openwop.run.tags": tags.join(",") }),
+    ...(parent !== undefined && {
+      "openwop.parent.run_id": parent.runId,
+      "openwop.parent.workflow_id": parent.workflowId,
+      "openwop.parent.node_id": parent.nodeId,
+    }),
+    ...(fork !== undefined && {
+      "openwop.replay.source_run_id": fork.sourceRunId,
+      "openwop.replay.from_seq": fork.fromSeq,
+      "openwop.replay.mode": fork.mode,
+    }),
+  };
 }
 
 export class Engine {
@@ -104,6 +125,7 @@ export class Engine {
     const { tenant, runId } = wake;
     if (!(await lease.take(tenant, runId))) {
       lease.pokeOwner(tenant, runId);
+      this.#ports.metrics.conflict(tenant);
       throw new BeamlineError("unavailable", `run ${runId} is held by another worker`);
     }
     try {
@@ -126,7 +148,19 @@ export class Engine {
       const graph = await definitions.graph(session.state.record.definition);
       mine.activation = new Activation(this.#ports, session, graph);
       try {
-        await mine.activation.run(wake.redelivered, wake.signal);
+        const { record, startedAt, nodes } = session.state;
+        if (nodes.size === 0)
+          this.#ports.metrics.backlog(
+            session.state,
+            Math.max(0, this.#ports.clock.now() - Date.parse(startedAt)) / 1_000,
+          );
+        const activation = mine.activation;
+        await withSpan(
+          "openwop.run",
+          record.traceparent,
+          () => runAttributes(record),
+          () => activation.run(wake.redelivered, wake.signal),
+        );
       } finally {
         mine.activation = undefined;
       }

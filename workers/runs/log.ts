@@ -26,6 +26,7 @@ import {
 import type { RunState } from "../../contracts/openwop/state.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
+import { withSpan, type Attributes } from "../../runtime/trace.ts";
 import { maskEvent } from "./sensitive.ts";
 
 /** A run as far as its log has been read. */
@@ -168,13 +169,24 @@ export class RunLog {
     const tenant = tokenOf(record.owner.tenant);
     const run = tokenOf(record.runId);
     const subject = kind === "wake" ? wakeSubject(tenant, run) : stepSubject(tenant, run);
-    const headers = { traceparent: record.traceparent };
-    const stored = await publish(this.#bus, subject, JSON.stringify(entry), {
-      headers,
-      expectLastSubjectSequence: after,
-      expectLastSubject: logTree(tenant, run),
+    const { runId, workflowId, traceparent } = record;
+    const [first] = entry.events;
+    const attributes = (): Attributes => ({
+      "openwop.run_id": runId,
+      "openwop.workflow_id": workflowId,
+      "openwop.protocol_version": "1.0",
+      "openwop.tenant_id": record.owner.tenant,
+      "openwop.event_type": first?.type ?? "control",
+      "openwop.event_seq": first?.sequence ?? -1,
     });
-    return stored.seq;
+    return withSpan("openwop.event.append", traceparent, attributes, async (onward) => {
+      const { seq } = await publish(this.#bus, subject, JSON.stringify(entry), {
+        headers: { traceparent: onward },
+        expectLastSubjectSequence: after,
+        expectLastSubject: logTree(tenant, run),
+      });
+      return seq;
+    });
   }
 
   /** Ids of a tenant's runs, in no order. */
