@@ -5,7 +5,7 @@ import { ToolFailure } from "../failure.ts";
 import { look } from "../files/confine.ts";
 import { bool, int, list, object, path, str } from "../schema.ts";
 import { tool, type Namespace } from "../tool.ts";
-import { failing, located, restoring } from "./fs.ts";
+import { failing, located, restoring } from "./atpath.ts";
 
 const TYPES = ["generic", "rust", "python", "node"] as const;
 type ProjectType = (typeof TYPES)[number];

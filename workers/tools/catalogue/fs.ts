@@ -1,14 +1,15 @@
 /** Files (aiOS tools, namespace fs). Everything happens inside the configured roots; see files/confine.ts for how. */
 import { constants } from "node:fs";
-import { chmod, lchown, lstat, mkdir, open, readdir, rename, stat, statfs, symlink } from "node:fs/promises";
+import { chmod, lchown, lstat, mkdir, open, readdir, rename, symlink } from "node:fs/promises";
 import { putFile } from "../backup.ts";
 import { ToolFailure, systemCode } from "../failure.ts";
 import { look, openDirectory, TRASH, type Place } from "../files/confine.ts";
 import { globMatcher } from "../files/glob.ts";
 import { copyTree, explain, walk } from "../files/tree.ts";
+import { diskUsage, failing, located, restoring } from "./atpath.ts";
 import { bool, int, list, num, object, path, str } from "../schema.ts";
 import { tool, type Call, type Namespace } from "../tool.ts";
-import { moveToTrash, trashFor, type Step } from "../undo.ts";
+import { moveToTrash, trashFor } from "../undo.ts";
 
 /** Largest file read as text, bytes. */
 const MAX_READ = 1_048_576;
@@ -359,54 +360,6 @@ export const fs: Namespace<"fs"> = {
 /** O_PATH of Linux, which the platform's constants leave out. */
 const O_PATH = 0o10000000;
 
-/** Use of a file system: bytes. Throws the system's error. */
-export async function diskUsage(
-  path: string,
-): Promise<{ total_bytes: number; used_bytes: number; available_bytes: number; usage_percent: number }> {
-  await stat(path);
-  const { blocks, bavail, bsize } = await statfs(path);
-  const [total, available] = [blocks * bsize, bavail * bsize];
-  const used = total - available;
-  return {
-    total_bytes: total,
-    used_bytes: used,
-    available_bytes: available,
-    usage_percent: total === 0 ? 0 : Math.round((used / total) * 10_000) / 100,
-  };
-}
-
-/** Opens a place, its failure headed by the tool. */
-export async function located(
-  name: string,
-  given: string,
-  call: Call,
-  options: Parameters<Call["host"]["files"]["place"]>[1] = {},
-): Promise<Place> {
-  try {
-    return await call.host.files.place(given, options);
-  } catch (thrown) {
-    throw explain(name, given, thrown);
-  }
-}
-
-/**
- * How to bring a file back to what it is now: what it holds, or that it is not there, along with directories that will be made for it.
- * With `follow`, what a link at the end points to is what is written.
- */
-export async function restoring(name: string, given: string, call: Call, follow = true): Promise<Step[]> {
-  const { files, backups, newId } = call.host;
-  const parents = await files.missingParents(given);
-  const made: Step[] = parents.length === 0 ? [] : [{ op: "rmdir", paths: parents }];
-  if (parents.length > 0) return [...made, { op: "remove", path: files.plain(given) }];
-  await using place = await located(name, given, call, { follow });
-  try {
-    const before = await backups.take(place, `${call.executionId}/${newId()}`, call.signal);
-    return [before === undefined ? { op: "remove", path: place.path } : { op: "put_back", path: place.path, before }];
-  } catch (thrown) {
-    throw explain(name, given, thrown);
-  }
-}
-
 async function onOtherDevice(from: Place, destination: string, call: Call): Promise<boolean> {
   let above = call.host.files.plain(destination);
   let device: number | undefined;
@@ -415,13 +368,6 @@ async function onOtherDevice(from: Place, destination: string, call: Call): Prom
     device = (await lstat(above).catch(() => undefined))?.dev;
   }
   return (await lstat(from.at)).dev !== device;
-}
-
-/** Throws the system's words under the tool's name. */
-export function failing(name: string, what: string): (thrown: unknown) => never {
-  return (thrown) => {
-    throw explain(name, what, thrown);
-  };
 }
 
 function decode(bytes: Uint8Array): string | undefined {

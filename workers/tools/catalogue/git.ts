@@ -6,7 +6,7 @@ import { look } from "../files/confine.ts";
 import { bool, int, list, object, path, str } from "../schema.ts";
 import { tool, type Call, type Json, type Namespace } from "../tool.ts";
 import type { Step } from "../undo.ts";
-import { located, restoring } from "./fs.ts";
+import { located, restoring } from "./atpath.ts";
 
 interface InRepo {
   readonly repo_path: string;

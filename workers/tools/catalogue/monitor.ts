@@ -5,7 +5,7 @@ import { missing, ToolFailure } from "../failure.ts";
 import { walk } from "../files/tree.ts";
 import { bool, int, list, num, object, path, str } from "../schema.ts";
 import { tool, type Namespace } from "../tool.ts";
-import { diskUsage, failing, located } from "./fs.ts";
+import { diskUsage, failing, located } from "./atpath.ts";
 import { listeningPorts } from "./sockets.ts";
 import { listProcesses } from "./process.ts";
 

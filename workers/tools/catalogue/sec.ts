@@ -9,7 +9,7 @@ import { look } from "../files/confine.ts";
 import { bool, int, list, num, object, path, str } from "../schema.ts";
 import { tool, type Call, type Json, type Namespace } from "../tool.ts";
 import type { Step } from "../undo.ts";
-import { failing, located, restoring } from "./fs.ts";
+import { failing, located, restoring } from "./atpath.ts";
 import { fileIntegrity, scan, scanRootkits } from "./secscan.ts";
 
 const agent_id = str("", { minLength: 1, maxLength: 256 });

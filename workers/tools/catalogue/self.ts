@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { ToolFailure } from "../failure.ts";
 import { bool, int, list, num, object, str } from "../schema.ts";
 import { tool, type Call, type Namespace } from "../tool.ts";
-import { diskUsage } from "./fs.ts";
+import { diskUsage } from "./atpath.ts";
 import { connects } from "./net.ts";
 
 const source_path = str("Source directory; the configured one when not given.");

@@ -6,7 +6,7 @@ import { putFile } from "../backup.ts";
 import { ToolFailure } from "../failure.ts";
 import { any, bool, int, num, object, path, str, texts } from "../schema.ts";
 import { tool, type Call, type Json, type Namespace } from "../tool.ts";
-import { failing, located, restoring } from "./fs.ts";
+import { failing, located, restoring } from "./atpath.ts";
 import { MAX_BODY, textOfBody } from "./net.ts";
 
 const url = str("http or https", { minLength: 1, maxLength: 8_192 });

@@ -1,0 +1,113 @@
+import { appendFile, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ObjectStore } from "../../bus/objects.ts";
+import { objects } from "../../contracts/streams.ts";
+import { until } from "../../test/kit/until.ts";
+import { startTestbed, type Testbed } from "./testbed.ts";
+
+let bed: Testbed;
+
+beforeAll(async () => {
+  bed = await startTestbed();
+}, 60_000);
+afterAll(() => bed[Symbol.asyncDispose]());
+
+const at = (...names: string[]): string => join(bed.root, ...names);
+const says = (text: string): unknown => expect.stringContaining(text);
+
+describe("rollback", () => {
+  test("refuses what is unknown, cannot be undone, changed since, or was done before; a reason can force", async () => {
+    expect(await bed.rpc("rollback", { execution_id: "nope" })).toMatchObject({
+      error: says("there is no execution nope"),
+    });
+    await writeFile(at("x"), "x");
+    const read = await bed.run("fs.read", { path: at("x") });
+    expect(await bed.rpc("rollback", { execution_id: read.execution_id })).toMatchObject({
+      error: says("there is no execution"),
+    });
+    await writeFile(at("shared"), "before");
+    const written = await bed.run("fs.write", { path: at("shared"), content: "after" });
+    await appendFile(at("shared"), "+ by someone else");
+    const refused = await bed.rpc("rollback", { execution_id: written.execution_id, reason: "undo" });
+    expect(refused).toMatchObject({ error: says("has changed since") });
+    expect(await readFile(at("shared"), "utf8")).toBe("after+ by someone else");
+    expect(await bed.rpc("rollback", { execution_id: written.execution_id, reason: "force: I know" })).toMatchObject({
+      success: true,
+    });
+    expect(await readFile(at("shared"), "utf8")).toBe("before");
+  });
+
+  test("a damaged backup is noticed before anything is touched", async () => {
+    await writeFile(at("precious"), "before");
+    const written = await bed.run("fs.write", { path: at("precious"), content: "after" });
+    const known = await bed.executions.find("default", written.execution_id);
+    const [step] = known?.execution.steps ?? [];
+    if (step?.op !== "put_back" || step.before.kind !== "file") throw new Error("there is no backup");
+    const store = await ObjectStore.open(bed.bus, objects.toolBackups);
+    await store.put(step.before.object, Buffer.from("tampered"));
+    expect(await bed.rpc("rollback", { execution_id: written.execution_id })).toMatchObject({ error: says("damaged") });
+    expect(await readFile(at("precious"), "utf8")).toBe("after");
+    await store.put(step.before.object, Buffer.from("before"));
+    expect(await bed.rpc("rollback", { execution_id: written.execution_id })).toMatchObject({ success: true });
+    expect(await readFile(at("precious"), "utf8")).toBe("before");
+  });
+
+  test("is done on the host the tool ran on, whichever worker is asked", async () => {
+    const elsewhere = await bed.startWorker({ BEAMLINE_TOOLS_NODE: "other.host" });
+    const written = await until(async () => {
+      const answer = await bed.run(
+        "fs.write",
+        { path: at("there", "f"), content: "x" },
+        { reason: "find the other host" },
+      );
+      const found = await bed.executions.find("default", answer.execution_id);
+      return found?.execution.node === "other.host" ? answer : undefined;
+    });
+    for (let n = 0; n < 4; n++) {
+      const { success, error } = await bed.rpc<{ success?: boolean; error?: string }>("rollback", {
+        execution_id: written.execution_id,
+        reason: "force: n",
+      });
+      expect(n === 0 ? success === true : error?.includes("rolled back before")).toBe(true);
+    }
+    const last = await bed.run("fs.write", { path: at("there", "g"), content: "x" });
+    await elsewhere.close();
+    const found = await bed.executions.find("default", last.execution_id);
+    const undone = await bed.rpc<{ error?: string }>("rollback", { execution_id: last.execution_id });
+    expect(undone.error ?? "").toMatch(found?.execution.node === "other.host" ? /where no tools worker serves/ : /^$/);
+  });
+
+  test("many at once undo once", async () => {
+    const written = await bed.run("fs.write", { path: at("once"), content: "x" });
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, () => bed.rpc("rollback", { execution_id: written.execution_id })),
+    );
+    expect(answers.filter((answer) => answer["success"] === true).length).toBe(1);
+  });
+
+  test("passes the gates again", async () => {
+    await bed.run("sec.grant", { agent_id: "temp", capabilities: ["fs_write"] });
+    const written = await bed.run("fs.write", { path: at("temp"), content: "x" }, { agent: "temp" });
+    await bed.run("sec.revoke", { agent_id: "temp", revoke_all: true });
+    expect(await bed.rpc("rollback", { execution_id: written.execution_id })).toMatchObject({
+      error: says("Capability denied"),
+    });
+  });
+
+  test("a whole task, last things first, each step told", async () => {
+    await writeFile(at("t1"), "1");
+    for (const content of ["2", "3", "4"]) await bed.run("fs.write", { path: at("t1"), content }, { task: "whole" });
+    await bed.run("fs.delete", { path: at("t1") }, { task: "whole" });
+    const reply = await bed.caller.request(
+      "beamline.tools.v1.rollback_task",
+      { task_id: "whole", reason: "all of it" },
+      { timeoutMs: 10_000 },
+    );
+    expect(reply).toMatchObject({
+      success: true,
+      steps: [{ tool_name: "fs.delete" }, { tool_name: "fs.write" }, {}, {}],
+    });
+    expect(await readFile(at("t1"), "utf8")).toBe("1");
+  });
+});
