@@ -3,7 +3,7 @@ import type { JsonObject } from "../codec.ts";
 import { invalidArgument } from "../errors.ts";
 import { ExecAssignmentAck } from "../gen/beamline/worker/v1/ack.ts";
 import { header, type Headers } from "../headers.ts";
-import { amount, isJson, objectOrText, openJson, text } from "./reading.ts";
+import { amount, idIn, isJson, objectOrText, openJson, text } from "./reading.ts";
 
 export const ackStatuses = ["accepted", "rejected", "error"] as const;
 export type AckStatus = (typeof ackStatuses)[number];
@@ -35,7 +35,7 @@ function fromJson(payload: Uint8Array, arrivedMs: number): Ack {
   const { body } = openJson(payload, "exec_assign_ack");
   const correlation = objectOrText(body, "correlation") ?? {};
   return {
-    assignment_id: text(body, "assignment_id"),
+    assignment_id: idIn(body, "assignment_id"),
     status: statusOf(text(body, "status")),
     message: text(body, "message") || text(body, "reason"),
     request_id: text(body, "request_id"),

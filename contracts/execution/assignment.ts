@@ -8,7 +8,7 @@ import type { JsonObject } from "../codec.ts";
 import { invalidArgument } from "../errors.ts";
 import { ExecAssignment } from "../gen/beamline/worker/v1/assignment.ts";
 import { header, type Headers } from "../headers.ts";
-import { amount, isJson, isObject, labels, objectOrText, openJson, requiredText, text } from "./reading.ts";
+import { amount, idIn, isJson, isObject, labels, objectOrText, openJson, requiredText, text } from "./reading.ts";
 import { execHeader } from "./subjects.ts";
 
 /** Deadline bounds, milliseconds (BeamLine, ExecAssignment: `min(60000, max(5000, expected latency × 5))`). */
@@ -69,8 +69,8 @@ export function readAssignment(payload: Uint8Array, headers: Headers): Assignmen
   const value = job["payload"] ?? undefined;
   if (payload_ref === "" && value === undefined) throw invalidArgument("job.payload", "or job.payload_ref is required");
   return {
-    assignment_id: requiredText(body, "assignment_id"),
-    request_id: requiredText(body, "request_id"),
+    assignment_id: idIn(body, "assignment_id") || requiredText(body, "assignment_id"),
+    request_id: idIn(body, "request_id") || requiredText(body, "request_id"),
     tenant_id,
     executor: {
       provider_id: requiredText(executor, "provider_id", "executor.provider_id"),

@@ -109,6 +109,7 @@ describe("results", () => {
 
   test.each([
     [{ ...flat, assignment_id: "" }, "assignment_id"],
+    [{ ...flat, assignment_id: "a".repeat(257) }, "assignment_id"],
     [{ ...flat, status: undefined }, "status"],
     [{ ...flat, status: "done" }, "status"],
     [{ ...flat, status: 1 }, "status"],
@@ -231,6 +232,8 @@ describe("assignments", () => {
     [{ ...good, version: undefined }, "version"],
     [{ ...good, version: "2" }, "version"],
     [{ ...good, assignment_id: "" }, "assignment_id"],
+    [{ ...good, assignment_id: "a".repeat(257) }, "assignment_id"],
+    [{ ...good, request_id: "\ud800" }, "request_id"],
     [{ ...good, request_id: undefined }, "request_id"],
     [{ ...good, tenant_id: undefined }, "tenant_id"],
     [{ ...good, executor: undefined }, "executor"],

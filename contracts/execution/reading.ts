@@ -43,13 +43,22 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Text of at most 4096 characters; absent is empty. */
-export function text(body: JsonObject, name: string, path = name): string {
+/** Text of at most `max` characters, 4096 by default; absent is empty. */
+export function text(body: JsonObject, name: string, path = name, max = 4096): string {
   const value = body[name];
   if (value === undefined || value === null) return "";
   if (typeof value !== "string") throw invalidArgument(path, "must be a string");
-  if (value.length > 4096) throw invalidArgument(path, "must have at most 4096 characters");
+  if (value.length > max) throw invalidArgument(path, `must have at most ${max} characters`);
+  if (!value.isWellFormed()) throw invalidArgument(path, "must be well-formed Unicode");
   return value;
+}
+
+/** Longest id, characters: ids become message ids, subjects and keys. */
+const MAX_ID = 256;
+
+/** An id on the top level; absent is empty. */
+export function idIn(body: JsonObject, name: string): string {
+  return text(body, name, name, MAX_ID);
 }
 
 export function requiredText(body: JsonObject, name: string, path = name): string {

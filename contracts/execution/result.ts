@@ -6,7 +6,18 @@ import type { JsonObject } from "../codec.ts";
 import { invalidArgument } from "../errors.ts";
 import { ExecResult } from "../gen/beamline/worker/v1/result.ts";
 import { header, type Headers } from "../headers.ts";
-import { amount, isJson, isObject, labels, objectOrText, openJson, requiredText, text, type Shape } from "./reading.ts";
+import {
+  amount,
+  idIn,
+  isJson,
+  isObject,
+  labels,
+  objectOrText,
+  openJson,
+  requiredText,
+  text,
+  type Shape,
+} from "./reading.ts";
 
 export const resultStatuses = ["success", "error", "timeout", "cancelled"] as const;
 export type ResultStatus = (typeof resultStatuses)[number];
@@ -75,8 +86,8 @@ function fromJson(payload: Uint8Array, arrivedMs: number): ReadResult {
       ? amount(metrics, "latency_ms", 0, "result.metrics.latency_ms")
       : amount(body, "latency_ms", 0);
   const result: Result = {
-    assignment_id: text(body, "assignment_id"),
-    request_id: text(body, "request_id"),
+    assignment_id: idIn(body, "assignment_id"),
+    request_id: idIn(body, "request_id"),
     status: readStatus(text(body, "status")),
     provider_id: requiredText(body, "provider_id"),
     job: {

@@ -96,10 +96,7 @@ test("the same assignment published twice is done once", async () => {
   await assign(world.bus, given);
   await resultFor(world.bus, given.assignment_id);
   const before = runs.length;
-  await publish(world.bus, "caf.exec.assign.v1", JSON.stringify(given), {
-    headers: { "Beamline-Publication": "2" },
-    msgId: `${given.assignment_id}-again`,
-  });
+  await publish(world.bus, "caf.exec.assign.v1", JSON.stringify(given));
   const later = await assign(world.bus, assignment({ type: "echo", payload: 1 }));
   await resultFor(world.bus, later);
   expect(runs.length).toBe(before);

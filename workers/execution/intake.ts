@@ -8,6 +8,7 @@
  * I4 A process that stops hands its jobs back; what was begun and marked is reported by I3, the rest is done by another worker.
  */
 import type { MessageContext } from "../../bus/consume.ts";
+import { keyOf } from "../../bus/keys.ts";
 import type { Logger } from "../../runtime/log.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { acceptTraceparent, SpanKind, withSpan } from "../../runtime/trace.ts";
@@ -45,12 +46,17 @@ export interface IntakePorts {
 /** A job that takes longer is acknowledged at once after this; a shorter one together with its result, milliseconds. */
 const ACCEPT_MS = 20;
 
+/** Assignments a worker knows to have done, as many as BeamLine's own worker remembers. */
+const REMEMBERED = 4_096;
+
 /** Extra time a worker gets to report after its deadline, milliseconds. */
 const GRACE_MS = 2_000;
 
 export class Intake {
   readonly #ports: IntakePorts;
   readonly #running = new Map<string, Promise<void>>();
+  /** Lately done here, oldest first: whoever publishes an assignment twice, and not as the contract says, is found out. */
+  readonly #recent = new Set<string>();
 
   constructor(ports: IntakePorts) {
     this.#ports = ports;
@@ -69,19 +75,34 @@ export class Intake {
     } catch (thrown) {
       return this.#refuse(payload, context, BeamlineError.from(thrown));
     }
-    const key = `${assignment.tenant_id} ${assignment.assignment_id}`;
+    const key = keyOf(assignment.tenant_id, assignment.assignment_id);
     const known = this.#running.get(key);
     if (known !== undefined) return known; // I2
-    const work = this.#take(assignment, payload, context).finally(() => this.#running.delete(key));
+    const work = this.#take(assignment, payload, context).finally(() => {
+      this.#running.delete(key);
+      this.#remember(key);
+    });
     this.#running.set(key, work);
     return work;
   };
+
+  #remember(key: string): void {
+    this.#recent.add(key);
+    if (this.#recent.size <= REMEMBERED) return;
+    const [oldest] = this.#recent;
+    if (oldest !== undefined) this.#recent.delete(oldest);
+  }
 
   async #take(assignment: Assignment, payload: Uint8Array, context: MessageContext): Promise<void> {
     const { jobs, reports, measures, leaveUnknown, clock } = this.#ports;
     const job = jobs.find(assignment.job.type);
     if (job === undefined && leaveUnknown) return;
-    const again = context.deliveryCount > 1 || context.attempt > 1 || assignment.publication > 1;
+    const { tenant_id, assignment_id, publication } = assignment;
+    const again =
+      context.deliveryCount > 1 ||
+      context.attempt > 1 ||
+      publication > 1 ||
+      this.#recent.has(keyOf(tenant_id, assignment_id));
     const stale = clock.now() - context.timestampMs > assignment.options.deadline_ms;
     if ((again || stale) && (await reports.hasResult(assignment))) return; // I2
     measures.received();

@@ -1,5 +1,6 @@
 /** Answers already given, by the caller's idempotency key: asking again neither asks the provider nor costs anything. */
 import type { Redis } from "ioredis";
+import { tokenOf } from "../../bus/keys.ts";
 
 export interface Replies {
   /** The reply that was kept, undefined when there is none. */
@@ -13,7 +14,7 @@ const LARGEST = 1024 * 1024;
 
 /** Fails open: without hot state a question is simply asked. */
 export function redisReplies(redis: Redis): Replies {
-  const keyOf = (tenant: string, key: string): string => `beamline:inference:${tenant}:reply:${key}`;
+  const keyOf = (tenant: string, key: string): string => `beamline:inference:${tokenOf(tenant)}:reply:${key}`;
   return {
     find: async (tenant, key) => (await redis.get(keyOf(tenant, key)).catch(() => null)) ?? undefined,
     async keep(tenant, key, reply) {

@@ -3,6 +3,7 @@
  * know the same (message ids), so losing it costs time, never a second bill.
  */
 import type { Redis } from "ioredis";
+import { tokenOf } from "../../bus/keys.ts";
 
 export interface Seen {
   /** Whether this result was metered. False when nobody remembers. */
@@ -28,8 +29,8 @@ export function redisSeen(redis: Redis, onTrouble: (error: unknown) => void): Se
       return otherwise;
     }
   };
-  const metered = (tenant: string, id: string): string => `beamline:exec:${tenant}:metered:${id}`;
-  const accepted = (tenant: string, id: string): string => `beamline:exec:${tenant}:accepted:${id}`;
+  const metered = (tenant: string, id: string): string => `beamline:exec:${tokenOf(tenant)}:metered:${id}`;
+  const accepted = (tenant: string, id: string): string => `beamline:exec:${tokenOf(tenant)}:accepted:${id}`;
   return {
     wasMetered: (tenant, id) => open(async () => (await redis.exists(metered(tenant, id))) === 1, false),
     markMetered: (tenant, id) =>

@@ -4,6 +4,7 @@
  * The position in the stream lies beside the totals and changes with them in one script, so a flush loses both, and whoever reads on notices.
  */
 import type { Redis } from "ioredis";
+import { tokenOf } from "../../bus/keys.ts";
 import { hot } from "../connect.redis.ts";
 
 /** What one batch adds. `provider` and `day` as they are in the events. */
@@ -91,7 +92,7 @@ export class TotalsStore {
   }
 
   #dayKey(tenant: string, day: string): string {
-    return `${this.#base}:${tenant}:${day}`;
+    return `${this.#base}:${tokenOf(tenant)}:${day}`;
   }
 }
 
