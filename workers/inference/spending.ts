@@ -7,6 +7,7 @@ import type { Bus } from "../../bus/connect.ts";
 import { partOf, tokenOf } from "../../bus/keys.ts";
 import { publishRetrying } from "../../bus/retrying.ts";
 import { streams } from "../../contracts/streams.ts";
+import { systemClock } from "../../runtime/clock.ts";
 import { systemIds } from "../../runtime/ids.ts";
 
 /** One call, as the log keeps it. */
@@ -24,6 +25,16 @@ export interface Call {
 }
 
 const PREFIX = "log.inference.calls";
+/** How long a call waits to be counted here; it is durable before, milliseconds. */
+const COUNTED_MS = 2_000;
+const RETRY_MS = 500;
+
+type Consumer = Awaited<ReturnType<Bus["js"]["consumers"]["get"]>>;
+type ConsumerMessages = Awaited<ReturnType<Consumer["consume"]>>;
+type Start =
+  | { readonly deliver_policy: "by_start_time"; readonly opt_start_time: string }
+  | { readonly deliver_policy: "by_start_sequence"; readonly opt_start_seq: number };
+
 /** Records one question returns at most, the newest. */
 const MOST_RECORDS = 10_000;
 
@@ -33,7 +44,8 @@ export class Spending {
   readonly #sums = new Map<string, number>();
   #applied = 0;
   #waiting: (() => void)[] = [];
-  #reader: { stop(): void } | undefined;
+  #reader: ConsumerMessages | undefined;
+  #loop: Promise<void> = Promise.resolve();
   #stopped = false;
 
   constructor(bus: Bus) {
@@ -42,44 +54,74 @@ export class Spending {
 
   /** Reads this month's log and follows it. Resolves when what is there was added up. Throws `unavailable`. */
   async start(nowMs: number): Promise<void> {
-    const month = new Date(nowMs);
-    const from = Date.UTC(month.getUTCFullYear(), month.getUTCMonth(), 1);
-    const { messages, pending } = await asking("read what the gateway spent", async () => {
-      const consumer = await this.#bus.js.consumers.get(streams.inference.name, {
-        deliver_policy: "by_start_time",
-        opt_start_time: new Date(from).toISOString(),
-      });
-      const info = await consumer.info();
-      return { messages: await consumer.consume({ max_messages: 500 }), pending: info.num_pending };
-    });
-    this.#reader = messages;
+    const now = new Date(nowMs);
+    const month = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), 1)).toISOString();
     const { promise: caughtUp, resolve } = Promise.withResolvers<void>();
-    if (pending === 0) resolve();
-    void (async () => {
-      for await (const message of messages) {
-        this.#add(message.subject, message.json<Call>());
-        this.#applied = message.seq;
-        for (const wake of this.#waiting.splice(0)) wake();
-        if (message.info.pending === 0) resolve();
-      }
-      resolve();
-    })();
+    const first = await this.#open({ deliver_policy: "by_start_time", opt_start_time: month });
+    if (first.pending === 0) resolve();
+    this.#loop = this.#follow(first.messages, resolve);
     await caughtUp;
   }
 
-  stop(): void {
+  async stop(): Promise<void> {
     this.#stopped = true;
     this.#reader?.stop();
     for (const wake of this.#waiting.splice(0)) wake();
+    await this.#loop;
   }
 
-  /** Keeps a call; counted when it resolves. Throws as `publishRetrying`. */
+  /** Keeps a call; durable when it resolves, and as a rule counted. Throws as `publishRetrying`. */
   async record(tenant: string, call: Call): Promise<void> {
     const { seq } = await publishRetrying(this.#bus, `${PREFIX}.${tokenOf(tenant)}`, JSON.stringify(call), {
       msgId: `call-${systemIds.v4()}`,
       timeoutMs: 10_000,
     });
-    while (this.#applied < seq && !this.#stopped) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    const late = AbortSignal.timeout(COUNTED_MS);
+    while (this.#applied < seq && !this.#stopped && !late.aborted) {
+      await new Promise<void>((resolve) => {
+        this.#waiting.push(resolve);
+        late.addEventListener("abort", () => resolve(), { once: true });
+      });
+    }
+  }
+
+  async #open(from: Start): Promise<{ messages: ConsumerMessages; pending: number }> {
+    return asking("read what the gateway spent", async () => {
+      const consumer = await this.#bus.js.consumers.get(streams.inference.name, from);
+      const { num_pending: pending } = await consumer.info();
+      return { messages: await consumer.consume({ max_messages: 500 }), pending };
+    });
+  }
+
+  /** Adds up until told to stop; a reader that fails is replaced by one that goes on where it was. Never rejects. */
+  async #follow(opened: ConsumerMessages, caughtUp: () => void): Promise<void> {
+    let messages = opened;
+    while (!this.#stopped) {
+      this.#reader = messages;
+      try {
+        for await (const message of messages) {
+          if (message.seq <= this.#applied) continue;
+          this.#add(message.subject, message.json<Call>());
+          this.#applied = message.seq;
+          for (const wake of this.#waiting.splice(0)) wake();
+          if (message.info.pending === 0) caughtUp();
+        }
+      } catch {
+        // The connection or the consumer is gone: read on below.
+      }
+      while (!this.#stopped) {
+        await systemClock.sleep(RETRY_MS);
+        try {
+          messages = (await this.#open({ deliver_policy: "by_start_sequence", opt_start_seq: this.#applied + 1 }))
+            .messages;
+          break;
+        } catch {
+          // Not yet.
+        }
+      }
+    }
+    messages.stop();
+    caughtUp();
   }
 
   /** Integer micro-dollars a tenant spent on a provider in the month of a moment. */
