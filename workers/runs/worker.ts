@@ -33,6 +33,7 @@ import { redisLease } from "./lease.redis.ts";
 import { RunLog } from "./log.ts";
 import { RunMetrics } from "./metrics.ts";
 import { childPorts } from "./childruns.ts";
+import { bury } from "./deadrun.ts";
 import { nodeTypes } from "./nodes/index.ts";
 import { cancelChildren } from "./operations/control.ts";
 import type { Host, RunsPorts } from "./ports.ts";
@@ -223,8 +224,13 @@ export const runsWorker = defineWorker({
             if (wake !== undefined) await engine.wake(wake);
           },
           onEvent(event) {
-            if (event.type === "dead")
-              logger.error("a run could not be executed", { subject: event.context.subject, error: event.error });
+            if (event.type === "dead") {
+              const { subject } = event.context;
+              logger.error("a run could not be executed", { subject, error: event.error });
+              void bury(ports, subject, event.error, event.context.attempt).catch((error: unknown) =>
+                logger.error("a run could not be ended", { subject, error }),
+              );
+            }
             if (event.type === "undecided" || event.type === "trouble")
               logger.warn("run intake", { error: event.error });
           },
