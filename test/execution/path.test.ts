@@ -108,3 +108,25 @@ test("heartbeats carry real figures", async () => {
   expect(beat).toMatchObject({ version: "1", status: "ready", resources: { gpu: 0, jobs_in_flight: 0 } });
   expect((beat["resources"] as { mem_bytes: number }).mem_bytes).toBeGreaterThan(10_000_000);
 });
+
+verifies(
+  "effect-once",
+  "without Redis results are metered all the same, once; totals say that they cannot be had, and are back with it",
+  async () => {
+    const { bus, caller } = world;
+    const ask = () => caller.request("beamline.router.v1.usage", { tenant_id: "noredis" }, { timeoutMs: 5_000 });
+    await world.servers.redis.kill();
+    const id = await assign(bus, assignment({ type: "echo", payload: 1 }, { tenant_id: "noredis" }));
+    await usageFor(bus, id);
+    await publish(bus, "caf.exec.result.v1", JSON.stringify((await resultFor(bus, id)).body), {
+      headers: { tenant_id: "noredis", version: "1" },
+      msgId: `once-more-${id}`,
+    });
+    const later = await assign(bus, assignment({ type: "echo", payload: 2 }, { tenant_id: "noredis" }));
+    await usageFor(bus, later);
+    expect(await about(bus, "USAGE", "beamline.usage.v1.metered", id)).toHaveLength(1);
+    await expect(ask()).rejects.toMatchObject({ code: "unavailable" });
+    await world.servers.redis.restart();
+    expect(await until(() => ask().catch(() => undefined), "totals")).toMatchObject({ total_requests: 2 });
+  },
+);
