@@ -9,9 +9,12 @@ import { Scope } from "../../runtime/lifecycle.ts";
 import { grpcClient, type GrpcClient } from "../kit/grpc.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
-import { probes, type At } from "./probes.ts";
+import type { At } from "./probe.ts";
+import { hotProbes } from "./probes.hot.ts";
+import { longTermProbes } from "./probes.longterm.ts";
 import { startWorld, type World } from "./world.ts";
 
+const probes = [...hotProbes, ...longTermProbes];
 let world: World;
 const edge = new Scope();
 let client: GrpcClient<typeof MemoryServiceDefinition>;
