@@ -7,10 +7,17 @@ import { ConfigError } from "../runtime/config.ts";
 import { VERSION } from "../runtime/version.ts";
 import { configCommand } from "./config.ts";
 import { decideCommand } from "./decide.ts";
+import { dlqCommand } from "./dlq.ts";
 import { doctorCommand } from "./doctor.ts";
+import { execCommand } from "./exec.ts";
+import { memoryCommand, rebuildMemoryCommand } from "./memory.ts";
 import { edgeCommand, workerCommand } from "./processes.ts";
+import { runsCommand } from "./runs.ts";
 import { statusCommand } from "./status.ts";
+import { toolsCommand } from "./tools.ts";
 import { upCommand } from "./up.ts";
+import { usageCommand } from "./usage.ts";
+import { workflowsCommand } from "./workflows.ts";
 
 const program = new Command("beamline")
   .description("A backplane for AI-agent platforms.")
@@ -18,8 +25,24 @@ const program = new Command("beamline")
   .option("--json", "print JSON instead of text")
   .showHelpAfterError();
 
-for (const add of [upCommand, edgeCommand, workerCommand, statusCommand, decideCommand, configCommand, doctorCommand])
-  add(program);
+const commands = [
+  upCommand,
+  edgeCommand,
+  workerCommand,
+  statusCommand,
+  doctorCommand,
+  configCommand,
+  decideCommand,
+  runsCommand,
+  workflowsCommand,
+  toolsCommand,
+  memoryCommand,
+  rebuildMemoryCommand,
+  execCommand,
+  usageCommand,
+  dlqCommand,
+];
+for (const add of commands) add(program);
 
 try {
   await program.parseAsync();

@@ -15,6 +15,8 @@ export const header = {
   /** RouterAdmin key, forwarded from gRPC metadata. */
   apiKey: "x-api-key",
   idempotencyKey: "idempotency_key",
+  /** Task on whose behalf a call is made; becomes provenance where something is remembered. */
+  taskId: "task_id",
   /** Absolute deadline in epoch milliseconds. */
   deadline: "Beamline-Deadline",
   /** Who calls: `local` for the loopback dev principal, else the key's or token's subject. */

@@ -20,6 +20,7 @@ import { restSettings } from "./beamline/settings.ts";
 import { KeyRing, type AuthPolicy, type StoredKey } from "./auth.ts";
 import type { Forwarding } from "./forward.ts";
 import { GrpcEdge } from "./grpc.ts";
+import { mcpRoutes } from "./mcp.ts";
 import { edgeMetrics } from "./metrics.ts";
 import { openwopEdge } from "./openwop/index.ts";
 import { Presence } from "./presence.ts";
@@ -74,6 +75,7 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
     () =>
       openHttp(config.BEAMLINE_HTTP_ADDR, scope.health, telemetry, (app) => {
         openwop.routes(app);
+        mcpRoutes(app, { caller, auth, maxBodyBytes: config.BEAMLINE_MAX_MESSAGE_BYTES });
         beamlineRest(app, {
           caller,
           auth,

@@ -48,6 +48,7 @@ export function headersOf(
   copy(headers, header.spanId, text(given["span_id"]) ?? text(given["x-span-id"]));
   copy(headers, header.tracestate, text(given["tracestate"]));
   copy(headers, header.idempotencyKey, text(given["idempotency-key"]));
+  copy(headers, header.taskId, text(given["task-id"]));
   return headers;
 }
 

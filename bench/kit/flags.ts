@@ -9,6 +9,5 @@ export const productionFlags: readonly string[] = NODE_FLAGS;
 export function checkFlags(pid: number): void {
   const own = nodeFlagsOf(pid).join(" ");
   const ours = productionFlags.join(" ");
-  if (own !== ours)
-    throw new Error(`the product runs node ${own}, its comparison ${ours}`);
+  if (own !== ours) throw new Error(`the product runs node ${own}, its comparison ${ours}`);
 }

@@ -1,0 +1,155 @@
+/**
+ * The tool registry as an MCP server, streamable HTTP without sessions, on `POST /mcp`: `tools/list` asks ListTools, `tools/call` asks Execute,
+ * over the bus as any client. Nothing is kept here.
+ *
+ * The agent whose capabilities decide is named by the header `x-agent-id`; a caller that names none is `task-agent` where callers need no
+ * credentials, and refused elsewhere.
+ */
+import { Server } from "@modelcontextprotocol/sdk/server/index.js";
+import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
+import { CallToolRequestSchema, ErrorCode, ListToolsRequestSchema, McpError } from "@modelcontextprotocol/sdk/types.js";
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { Caller } from "../bus/call.ts";
+import { codecOf, opaque } from "../contracts/codec.ts";
+import { BeamlineError, meaning } from "../contracts/errors.ts";
+import { ToolRegistryDefinition, type ExecuteResponse, type ListToolsResponse } from "../contracts/gen/aios/tools.ts";
+import { header, type Headers } from "../contracts/headers.ts";
+import { routesOf, type Route } from "../contracts/routes.ts";
+import { acceptTraceparent } from "../runtime/trace.ts";
+import { VERSION } from "../runtime/version.ts";
+import { authenticate, LOCAL, type AuthPolicy } from "./auth.ts";
+
+export interface McpDeps {
+  readonly caller: Caller;
+  readonly auth: AuthPolicy;
+  readonly maxBodyBytes: number;
+}
+
+const routes = routesOf(ToolRegistryDefinition);
+
+/** Adds the route. */
+export function mcpRoutes(app: FastifyInstance, { caller, auth, maxBodyBytes }: McpDeps): void {
+  app.post("/mcp", { bodyLimit: maxBodyBytes }, async (request, reply) => {
+    let visit: Visit;
+    try {
+      visit = visitOf(request, auth);
+    } catch (thrown) {
+      const { code, message } = BeamlineError.from(thrown);
+      return reply.code(meaning(code).http).send({
+        jsonrpc: "2.0",
+        id: null,
+        error: { code: ErrorCode.InvalidRequest, message },
+      });
+    }
+    const server = serverFor(caller, visit);
+    const transport = new StreamableHTTPServerTransport({});
+    reply.raw.once("close", () => void server.close());
+    void reply.hijack();
+    await server.connect(transport);
+    await transport.handleRequest(request.raw, reply.raw, request.body);
+    return reply;
+  });
+  for (const method of ["GET", "DELETE"] as const) {
+    app.route({
+      method,
+      url: "/mcp",
+      handler: (_request, reply) => reply.code(405).header("allow", "POST").send(),
+    });
+  }
+}
+
+interface Visit {
+  readonly headers: Headers;
+  readonly agent: string;
+}
+
+/** Who calls. Throws `unauthenticated`, `permission_denied` for a page of another origin, `invalid_argument`. */
+function visitOf({ headers: given }: FastifyRequest, auth: AuthPolicy): Visit {
+  // A web page somewhere must not talk to a listener on this machine through somebody's browser.
+  const { origin, host, authorization } = given;
+  if (origin !== undefined && URL.parse(origin)?.host !== host)
+    throw new BeamlineError("permission_denied", "origin is not this server");
+  const principal = authenticate(auth, authorization, {
+    ownKey: false,
+    always: false,
+  });
+  const named = given["x-agent-id"];
+  const agent = typeof named === "string" && named !== "" ? named : principal === LOCAL ? "task-agent" : "";
+  if (agent === "")
+    throw new BeamlineError("invalid_argument", "x-agent-id is missing", {
+      field: "x-agent-id",
+    });
+  const trace = given["traceparent"];
+  return {
+    agent,
+    headers: {
+      [header.traceparent]: acceptTraceparent(typeof trace === "string" ? trace : undefined),
+      [header.tenantId]: principal.tenant ?? "default",
+      [header.principal]: principal.id,
+      [header.scopes]: principal.scopes.join(" "),
+    },
+  };
+}
+
+function serverFor(caller: Caller, { headers, agent }: Visit): Server {
+  const server = new Server({ name: "beamline-tools", version: VERSION }, { capabilities: { tools: {} } });
+  const ask = async <T>(route: Route, request: object, signal: AbortSignal): Promise<T> => {
+    const type = opaque(route.method.requestType);
+    const { timeoutMs, worker, subject } = route;
+    const deadline = { [header.deadline]: String(Date.now() + timeoutMs) };
+    const json = codecOf(type).toJson(type.fromPartial(request));
+    try {
+      const answer = await caller.request(subject, json, {
+        timeoutMs,
+        worker,
+        signal,
+        headers: { ...headers, ...deadline },
+      });
+      return codecOf(opaque(route.method.responseType)).fromJson(answer) as T;
+    } catch (thrown) {
+      const { code, message } = BeamlineError.from(thrown);
+      throw new McpError(code === "not_found" ? ErrorCode.InvalidParams : ErrorCode.InternalError, message);
+    }
+  };
+  server.setRequestHandler(ListToolsRequestSchema, async (_request, { signal }) => {
+    const { tools } = await ask<ListToolsResponse>(routes.listTools, {}, signal);
+    return {
+      tools: tools.map((tool) => ({
+        name: tool.name,
+        description: tool.description,
+        inputSchema: {
+          type: "object" as const,
+          ...(tool.input_schema.length > 0 && (JSON.parse(tool.input_schema.toString()) as object)),
+        },
+        annotations: {
+          idempotentHint: tool.idempotent,
+          destructiveHint: tool.risk_level === "high" || tool.risk_level === "critical",
+        },
+      })),
+    };
+  });
+  server.setRequestHandler(CallToolRequestSchema, async ({ params }, { signal }) => {
+    const input_json = Buffer.from(JSON.stringify(params.arguments ?? {}));
+    const request = {
+      tool_name: params.name,
+      agent_id: agent,
+      input_json,
+      reason: "called over MCP",
+    };
+    const { success, error, output_json, execution_id } = await ask<ExecuteResponse>(routes.execute, request, signal);
+    const _meta = { execution_id };
+    if (!success)
+      return {
+        isError: true,
+        content: [{ type: "text" as const, text: error }],
+        _meta,
+      };
+    const text = output_json.toString();
+    return {
+      content: [{ type: "text" as const, text }],
+      structuredContent: JSON.parse(text) as Record<string, unknown>,
+      _meta,
+    };
+  });
+  return server;
+}

@@ -1,0 +1,35 @@
+/** The tool registry as an MCP server on the edge's HTTP listener, called by the official client. */
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { startWorld, type World } from "../kit/world.ts";
+
+let world: World;
+beforeAll(async () => {
+  world = await startWorld({ workers: ["tools"], syncInterval: "1m" });
+});
+afterAll(() => world?.[Symbol.asyncDispose]());
+
+test("tools are listed with their schemas, and called", async () => {
+  const client = new Client({ name: "test", version: "1" });
+  await client.connect(new StreamableHTTPClientTransport(new URL(`http://${world.http}/mcp`)));
+  const { tools } = await client.listTools();
+  expect(tools.length).toBeGreaterThan(80);
+  expect(tools.find((tool) => tool.name === "fs.stat")?.inputSchema).toMatchObject({
+    type: "object",
+    required: ["path"],
+  });
+  const cpu = await client.callTool({ name: "monitor.cpu", arguments: {} });
+  expect(cpu.isError).not.toBe(true);
+  expect(await client.callTool({ name: "fs.read", arguments: {} })).toMatchObject({ isError: true });
+  await client.close();
+});
+
+test("a page of another origin is refused", async () => {
+  const response = await fetch(`http://${world.http}/mcp`, {
+    method: "POST",
+    headers: { origin: "http://evil.example", "content-type": "application/json" },
+    body: "{}",
+  });
+  expect(response.status).toBe(403);
+});
