@@ -56,12 +56,12 @@ const base = {
 /** Every stream of the system. */
 export const streams = {
   // -- routing --------------------------------------------------------------------------------------------------------
-  /** What was answered to idempotency keys: `log.routing.key.<tenant>.<digest of the key>`. Read when Redis has lost them; lives as long as they do. */
+  /** What was answered to idempotency keys, many to a message. Read when Redis has lost them; lives as long as they do. */
   routingKeys: {
     ...base,
     name: "ROUTING_KEYS",
     purpose: "answers to idempotency keys of routing requests",
-    subjects: ["log.routing.key.>"],
+    subjects: ["log.routing.keys"],
     maxAgeMs: 60 * 60 * 1000,
     duplicateWindowMs: 2 * 60 * 1000,
     schedules: false,

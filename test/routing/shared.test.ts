@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { flushRedis } from "../execution/flush.redis.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
-import { startWorld, type World } from "../kit/world.ts";
+import { startWorld, type Running, type World } from "../kit/world.ts";
 import { countKeys } from "./hot.redis.ts";
 import { ask, exchange, putPolicy, request, type Json } from "./kit.ts";
 
@@ -16,13 +16,14 @@ const seventyThirty = {
 const sticky = { ...seventyThirty, sticky: { enabled: true, session_key: "user_id", ttl: "10m" } };
 
 let world: World;
+let second: Running;
 beforeAll(async () => {
   world = await startWorld({
     workers: ["routing"],
     syncInterval: "10s",
     env: { BEAMLINE_ROUTER_TENANT_LIMITS: "narrow=3" },
   });
-  await world.startWorker("routing");
+  second = await world.startWorker("routing");
   await putPolicy(world, "acme", "plain", seventyThirty);
   await putPolicy(world, "other", "plain", seventyThirty);
   await putPolicy(world, "narrow", "plain", seventyThirty);
@@ -183,7 +184,8 @@ test("weights of 30 and 40 over 10,000 decisions land on 42.9 and 57.1 percent, 
   expect(Math.abs(a / 10_000 - 3 / 7)).toBeLessThan(0.02);
 }, 60_000);
 
-test("without Redis: plain policies as ever, keys by the journal, sessions and limits let be", async () => {
+test("without Redis: plain policies as ever, a worker's own keys known still, sessions and limits let be", async () => {
+  await second.stop();
   const before = await ask(world, request("acme", "plain", { idempotency_key: "outage" }));
   await world.servers.redis.stop();
   expect(await ask(world, request("acme", "plain"))).toHaveProperty("provider_id");

@@ -11,7 +11,7 @@ import type { Redis } from "ioredis";
 import { hot } from "../connect.redis.ts";
 import { RecentDecisions } from "./decisions.memory.ts";
 import type { Decisions } from "./ports.ts";
-import { scriptOf } from "./shared.redis.ts";
+import { scriptOf } from "./script.redis.ts";
 
 const BASE = "beamline:routing:decision:";
 const TTL_SECONDS = 3_600;
@@ -43,7 +43,7 @@ export class RedisDecisions implements Decisions {
   constructor(redis: Redis, { onTrouble }: RedisDecisionsOptions) {
     this.#redis = redis;
     this.#onTrouble = onTrouble;
-    this.#write = scriptOf(redis, "Decisions", WRITE, 0);
+    this.#write = scriptOf(redis, "Decisions", WRITE);
   }
 
   remember(tenant: string, messageId: string, decision: string): void {

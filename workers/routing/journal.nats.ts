@@ -1,31 +1,43 @@
 /**
- * Idempotency keys on the disk, for when Redis has lost them: one subject per key in the stream ROUTING_KEYS, gone after the keys' time.
+ * Answers to idempotency keys on the disk, for when Redis has lost them: the stream ROUTING_KEYS, whose messages go when the keys in them do.
  *
  * J1 A decision with a key is answered after its record is stored, so what was answered is known whatever dies.
- * J2 Records that arrive while one batch is being written leave together in the next: many calls in flight share one write to the disk.
- * J3 It is read only when Redis cannot know a key: after it was flushed, replaced or restarted, for as long as keys live, and while it is away.
+ * J2 Records that arrive while one message is being written leave together in the next: many calls in flight share one write to the disk.
+ * J3 It is read from end to end, and only to bring the keys of the last hour back to Redis.
  */
-import { createHash } from "node:crypto";
-import { apiCode, apiCodeOf, asking } from "../../bus/apierror.ts";
-import { MAX_BATCH, publishBatch } from "../../bus/batch.ts";
+import { asking } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
-import { tokenOf } from "../../bus/keys.ts";
+import { publish } from "../../bus/publish.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
 import { streams } from "../../contracts/streams.ts";
 import type { Words } from "./decision.ts";
 
 /** What was answered to a key. */
-export interface KeyRecord extends Words {
+export interface KeyRecord {
+  /** Of the key in Redis. */
+  readonly name: string;
   readonly digest: string;
+  readonly words: Words;
   /** When it was answered, epoch milliseconds. */
   readonly at: number;
 }
 
+/** A message: words once, and records that point at them. */
+interface Page {
+  readonly words: readonly (readonly [bare: string, enveloped: string])[];
+  readonly keys: readonly (readonly [name: string, digest: string, words: number, at: number])[];
+}
+
+const SUBJECT = "log.routing.keys";
 /** Longest a decision waits for its record, milliseconds; beyond it the answer goes out without one. */
 const WAIT_MS = 1_000;
+/** Records of one message: some 300 KiB at most. */
+const MOST = 500;
+/** Messages read at a time. */
+const BATCH = 100;
 
 interface Waiting {
-  readonly subject: string;
-  readonly payload: string;
+  readonly record: KeyRecord;
   readonly resolve: () => void;
   readonly reject: (thrown: unknown) => void;
 }
@@ -40,50 +52,84 @@ export class Journal {
   }
 
   /** J1. Throws as `publish`. */
-  append(tenant: string, key: string, record: KeyRecord): Promise<void> {
+  append(record: KeyRecord): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ subject: subjectOf(tenant, key), payload: JSON.stringify(record), resolve, reject });
+      this.#waiting.push({ record, resolve, reject });
       if (this.#writing) return;
       this.#writing = true;
       setImmediate(() => void this.#write());
     });
   }
 
-  /** The last answer to a key. Throws `unavailable`. */
-  async find(tenant: string, key: string): Promise<KeyRecord | undefined> {
-    const last_by_subj = subjectOf(tenant, key);
-    return asking("look up an idempotency key", async () => {
-      try {
-        const message = await this.#bus.jsm.streams.getMessage(streams.routingKeys.name, { last_by_subj });
-        return message?.json<KeyRecord>();
-      } catch (thrown) {
-        if (apiCodeOf(thrown) === apiCode.messageNotFound) return undefined;
-        throw thrown;
+  /** Every record there is, oldest first, in batches. Throws `unavailable`. */
+  async *read(): AsyncGenerator<readonly KeyRecord[]> {
+    for (let seq = 1, last = await this.#lastSequence(); seq <= last; last = await this.#lastSequence()) {
+      const records: KeyRecord[] = [];
+      for (const message of await this.#batch(seq)) {
+        seq = message.seq + 1;
+        records.push(...recordsIn(message.page));
       }
-    });
+      if (records.length === 0) return;
+      yield records;
+    }
   }
 
   /** Whether no key was ever stored. Throws `unavailable`. */
   async isNew(): Promise<boolean> {
+    return (await this.#lastSequence()) === 0;
+  }
+
+  async #lastSequence(): Promise<number> {
     const { state } = await asking("look at the keys", () => this.#bus.jsm.streams.info(streams.routingKeys.name));
-    return state.last_seq === 0;
+    return state.last_seq;
+  }
+
+  async #batch(seq: number): Promise<{ seq: number; page: Page }[]> {
+    return asking("read the keys", async () => {
+      const found: { seq: number; page: Page }[] = [];
+      try {
+        const asked = { seq, batch: BATCH, next_by_subj: SUBJECT };
+        for await (const message of await this.#bus.jsm.direct.getBatch(streams.routingKeys.name, asked))
+          found.push({ seq: message.seq, page: message.json<Page>() });
+      } catch (thrown) {
+        if (!(thrown instanceof Error) || !/message not found/i.test(thrown.message)) throw thrown;
+      }
+      return found;
+    });
   }
 
   /** J2. Never rejects. */
   async #write(): Promise<void> {
     while (this.#waiting.length > 0) {
-      const batch = this.#waiting.splice(0, MAX_BATCH);
+      const some = this.#waiting.splice(0, MOST);
       try {
-        await publishBatch(this.#bus, batch, { timeoutMs: WAIT_MS });
-        for (const { resolve } of batch) resolve();
+        await publish(this.#bus, SUBJECT, pageOf(some), { timeoutMs: WAIT_MS });
+        for (const { resolve } of some) resolve();
       } catch (thrown) {
-        for (const { reject } of batch) reject(thrown);
+        for (const { reject } of some) reject(BeamlineError.from(thrown));
       }
     }
     this.#writing = false;
   }
 }
 
-function subjectOf(tenant: string, key: string): string {
-  return `log.routing.key.${tokenOf(tenant)}.${createHash("sha256").update(key).digest("hex").slice(0, 40)}`;
+function pageOf(some: readonly Waiting[]): string {
+  const places = new Map<Words, number>();
+  const words: [string, string][] = [];
+  const keys = some.map(({ record: { name, digest, at, words: said } }) => {
+    let place = places.get(said);
+    if (place === undefined) {
+      places.set(said, (place = words.length));
+      words.push([said.bare, said.enveloped]);
+    }
+    return [name, digest, place, at] as const;
+  });
+  return JSON.stringify({ words, keys } satisfies Page);
+}
+
+function recordsIn({ words, keys }: Page): KeyRecord[] {
+  return keys.map(([name, digest, place, at]) => {
+    const [bare = "", enveloped = ""] = words[place] ?? [];
+    return { name, digest, words: { bare, enveloped }, at };
+  });
 }

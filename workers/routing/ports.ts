@@ -66,6 +66,8 @@ export type Verdict =
   | { readonly kind: "replay"; readonly words: Words }
   /** The key was used with another body. */
   | { readonly kind: "conflict" }
+  /** The key's first request does not end, or keys are being brought back after a loss. */
+  | { readonly kind: "busy"; readonly retryAfterSeconds: number }
   /** Beyond the policy's limit, or the tenant's when a window is named. */
   | { readonly kind: "limited"; readonly retryAfterSeconds: number; readonly window?: Window | undefined };
 

@@ -1,102 +1,145 @@
 /**
- * What routing workers ask Redis, as scripts: each is one round trip and happens at once or not at all. Times are Redis' own, so that
- * workers with different clocks agree.
+ * What routing workers ask Redis, as scripts. One call carries the questions of many requests, each answered as if it had been asked alone. Times
+ * are Redis' own, so that workers with different clocks agree.
+ *
+ * An idempotency key holds `h<digest>` while its first request is under way, then `a<digest><bare>\n<enveloped>`. Decisions are JSON, so
+ * they hold no line break of their own.
  */
 
 /** How long a key is remembered, milliseconds (BeamLine, idempotency). */
 export const KEY_TTL_MS = 3_600_000;
 /** How long a key is held for a request that is under way, milliseconds: should its worker die, the next one may try. */
 export const HELD_MS = 6_000;
+/** Characters of a digest: SHA-256 as base64url. */
+export const DIGEST_LENGTH = 43;
+
+export const BASE = "beamline:routing:";
+/** There while Redis knows every key there is. */
+export const COMPLETE = `${BASE}complete`;
+/** Who is bringing the keys back. */
+export const REBUILDING = `${BASE}rebuilding`;
+
+/** Bits of a question. */
+export const asks = { key: 1, limit: 2, windows: 4, session: 8 } as const;
 
 /**
- * KEYS: since when Redis knows every key; the idempotency key; the policy's bucket; the session; the tenant's windows.
- * ARGV: digest ('' without a key), '1' when the journal was asked, tokens per second, burst (0 without a limit), session TTL in ms (0 without a
- * session), provider offered ('' for none), number of windows, seconds and most of each, then the providers a session may have.
- * Answers: conflict | replay, bare, enveloped | pending | unsure | limited, 'policy' or number of the window, seconds | go [, provider, kept].
+ * ARGV, per question: its bits; for a key: name, digest; for a limit: name, tokens per second, burst; for windows: how many, and name, seconds, most
+ * of each; for a session: name, TTL in ms, provider offered ('' for none), providers allowed with line breaks around each.
+ * Answers a text per question: `c`onflict, `p`ending, `u`nsure, `r<bare>\n<enveloped>`, `l<window, 0 for the policy>:<seconds>`, `g`o, `g` without
+ * a session, `k<provider>` kept, `n<provider>` new.
  */
 export const SETTLE = `
-local time = redis.call('TIME')
-local second = tonumber(time[1])
-local now = second * 1000 + math.floor(tonumber(time[2]) / 1000)
-local digest = ARGV[1]
-if digest ~= '' then
-  local known = redis.call('HMGET', KEYS[2], 'd', 'b', 'e')
-  if known[1] then
-    if known[1] ~= digest then return {'conflict'} end
-    if known[2] then return {'replay', known[2], known[3]} end
-    return {'pending'}
-  end
-  if ARGV[2] ~= '1' then
-    local since = redis.call('GET', KEYS[1])
-    if not since then
-      since = string.format('%.0f', now)
-      redis.call('SET', KEYS[1], since)
+local second
+local function now()
+  if not second then second = tonumber(redis.call('TIME')[1]) end
+  return second
+end
+local complete
+local answers = {}
+local i, last = 1, #ARGV
+while i <= last do
+  local bits = tonumber(ARGV[i])
+  i = i + 1
+  local verdict, key, digest, claimed
+  if bits % 2 == 1 then
+    key, digest = ARGV[i], ARGV[i + 1]
+    i = i + 2
+    if complete == nil then complete = redis.call('EXISTS', '${COMPLETE}') == 1 end
+    local old
+    if complete and bits % 8 == 1 then
+      old = redis.call('SET', key, 'h' .. digest, 'NX', 'GET', 'PX', ${HELD_MS})
+      claimed = true
+    else
+      old = redis.call('GET', key)
     end
-    if now - tonumber(since) < ${KEY_TTL_MS} then return {'unsure'} end
+    if old then
+      if string.sub(old, 2, ${DIGEST_LENGTH + 1}) ~= digest then verdict = 'c'
+      elseif string.sub(old, 1, 1) == 'h' then verdict = 'p'
+      else verdict = 'r' .. string.sub(old, ${DIGEST_LENGTH + 2}) end
+    elseif not complete then
+      verdict = 'u'
+    end
   end
-end
-local burst, tokens = tonumber(ARGV[4]), 0
-if burst > 0 then
-  local held = redis.call('HMGET', KEYS[3], 't', 's')
-  tokens = burst
-  if held[1] then
-    tokens = math.min(burst, tonumber(held[1]) + math.max(0, second - tonumber(held[2])) * tonumber(ARGV[3]))
+  local bucket, tokens, perSecond, burst
+  if bits % 4 >= 2 then
+    bucket, perSecond, burst = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    i = i + 3
+    if not verdict then
+      local held = redis.call('HMGET', bucket, 't', 's')
+      tokens = burst
+      if held[1] then
+        tokens = math.min(burst, tonumber(held[1]) + math.max(0, now() - tonumber(held[2])) * perSecond)
+      end
+      if tokens < 1 then verdict = 'l0:1' end
+    end
   end
-  if tokens < 1 then return {'limited', 'policy', '1'} end
-end
-local windows = tonumber(ARGV[7])
-local used = {}
-for i = 1, windows do
-  local seconds = tonumber(ARGV[6 + 2 * i])
-  local number = math.floor(second / seconds)
-  local held = redis.call('HMGET', KEYS[4 + i], 'w', 'n')
-  used[i] = 0
-  if held[1] and tonumber(held[1]) == number then used[i] = tonumber(held[2]) end
-  if used[i] >= tonumber(ARGV[7 + 2 * i]) then
-    return {'limited', tostring(i), tostring((number + 1) * seconds - second)}
-  end
-end
-if burst > 0 then
-  redis.call('HSET', KEYS[3], 't', tokens - 1, 's', second)
-  redis.call('EXPIRE', KEYS[3], math.ceil(burst / tonumber(ARGV[3])) + 2)
-end
-for i = 1, windows do
-  local seconds = tonumber(ARGV[6 + 2 * i])
-  redis.call('HSET', KEYS[4 + i], 'w', math.floor(second / seconds), 'n', used[i] + 1)
-  redis.call('EXPIRE', KEYS[4 + i], seconds)
-end
-if digest ~= '' then
-  redis.call('HSET', KEYS[2], 'd', digest)
-  redis.call('PEXPIRE', KEYS[2], ${HELD_MS})
-end
-local ttl = tonumber(ARGV[5])
-if ttl > 0 then
-  local found = redis.call('GET', KEYS[4])
-  if found then
-    for i = 8 + 2 * windows, #ARGV do
-      if ARGV[i] == found then
-        redis.call('PEXPIRE', KEYS[4], ttl)
-        return {'go', found, '1'}
+  local windows, used
+  if bits % 8 >= 4 then
+    windows, used = {}, {}
+    local count = tonumber(ARGV[i])
+    i = i + 1
+    for w = 1, count do
+      windows[w] = {ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])}
+      i = i + 3
+      if not verdict then
+        local number = math.floor(now() / windows[w][2])
+        local held = redis.call('HMGET', windows[w][1], 'w', 'n')
+        used[w] = 0
+        if held[1] and tonumber(held[1]) == number then used[w] = tonumber(held[2]) end
+        if used[w] >= windows[w][3] then verdict = 'l' .. w .. ':' .. ((number + 1) * windows[w][2] - now()) end
       end
     end
   end
-  if ARGV[6] ~= '' then
-    redis.call('SET', KEYS[4], ARGV[6], 'PX', ttl)
-    return {'go', ARGV[6], '0'}
+  if not verdict then
+    if bucket then
+      redis.call('HSET', bucket, 't', tokens - 1, 's', now())
+      redis.call('EXPIRE', bucket, math.ceil(burst / perSecond) + 2)
+    end
+    if windows then
+      for w, window in ipairs(windows) do
+        redis.call('HSET', window[1], 'w', math.floor(now() / window[2]), 'n', used[w] + 1)
+        redis.call('EXPIRE', window[1], window[2])
+      end
+    end
+    if key and not claimed then redis.call('SET', key, 'h' .. digest, 'PX', ${HELD_MS}) end
+    verdict = 'g'
   end
+  if bits >= 8 then
+    local session, ttl, offer, allowed = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    i = i + 4
+    if verdict == 'g' then
+      local found = redis.call('GETEX', session, 'PX', ttl)
+      if found and string.find(allowed, '\\n' .. found .. '\\n', 1, true) then
+        verdict = 'k' .. found
+      elseif offer ~= '' then
+        redis.call('SET', session, offer, 'PX', ttl)
+        verdict = 'n' .. offer
+      end
+    end
+  end
+  answers[#answers + 1] = verdict
 end
-return {'go'}`;
+return answers`;
 
-/** KEYS: the idempotency key. ARGV: digest, bare, enveloped, milliseconds to keep it. */
+/** ARGV, per key: its name and value. */
 export const REMEMBER = `
-redis.call('HSET', KEYS[1], 'd', ARGV[1], 'b', ARGV[2], 'e', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])`;
+for i = 1, #ARGV, 2 do redis.call('SET', ARGV[i], ARGV[i + 1], 'PX', ${KEY_TTL_MS}) end`;
 
-/** KEYS: the idempotency key. Lets go of a key that is held and was not answered. */
+/** ARGV: the name of a key. Lets go of one that is held. */
 export const FORGET = `
-if redis.call('HEXISTS', KEYS[1], 'b') == 0 then redis.call('DEL', KEYS[1]) end`;
+local held = redis.call('GET', ARGV[1])
+if held and string.sub(held, 1, 1) == 'h' then redis.call('DEL', ARGV[1]) end`;
 
-/** KEYS: since. From now on Redis cannot be taken to know every key. */
-export const DOUBT = `
-local time = redis.call('TIME')
-redis.call('SET', KEYS[1], string.format('%.0f', tonumber(time[1]) * 1000))`;
+/** ARGV: token, then name, value and milliseconds left of each key. Answers 0 when somebody else, or nobody, is rebuilding. */
+export const RESTORE = `
+if redis.call('GET', '${REBUILDING}') ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', '${REBUILDING}', 30000)
+for i = 2, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'NX', 'PX', ARGV[i + 2]) end
+return 1`;
+
+/** ARGV: token. Every key is back, unless they were lost again meanwhile. */
+export const FINISH = `
+if redis.call('GET', '${REBUILDING}') ~= ARGV[1] then return 0 end
+redis.call('DEL', '${REBUILDING}')
+redis.call('SET', '${COMPLETE}', '1')
+return 1`;

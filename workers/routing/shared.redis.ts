@@ -1,21 +1,22 @@
 /**
  * State that all routing workers share, in Redis: sessions, idempotency keys, limits.
  *
- * S1 One question is one script: key, limits and session together, one round trip.
+ * S1 One question is one round trip: key, limits and session together. The questions of one turn of the loop leave together.
  * S2 Every key carries its tenant, escaped, so that no tenant's key can spell another's.
- * S3 Redis forgets: a marker says since when it knows every key. It is gone after a flush and set anew when the connection was lost, since a Redis
- *    that crashed may have lost its last second. While the marker is younger than a key may be, unknown keys are looked up in the journal.
- * S4 Redis away stops nobody: keys are looked up in the journal, limits and sessions are let be (BeamLine, idempotency, limits).
+ * S3 Redis forgets: a marker says that it knows every key there is. It goes with a flush, and is taken away when the connection was lost, since a
+ *    Redis that crashed may have lost its last second. Without it unknown keys wait until the journal was read back (rebuild.redis.ts).
+ * S4 Redis away stops nobody: this worker's own latest keys are known still, limits and sessions are let be (BeamLine, idempotency, limits).
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Redis } from "ioredis";
 import { tokenOf } from "../../bus/keys.ts";
-import { BeamlineError } from "../../contracts/errors.ts";
-import { hot } from "../connect.redis.ts";
 import type { Words } from "./decision.ts";
-import type { Journal, KeyRecord } from "./journal.nats.ts";
+import type { Journal } from "./journal.nats.ts";
 import type { Question, SharedState, Verdict } from "./ports.ts";
-import { DOUBT, FORGET, HELD_MS, KEY_TTL_MS, REMEMBER, SETTLE } from "./shared.lua.ts";
+import { Rebuild } from "./rebuild.redis.ts";
+import { Recent } from "./recent.ts";
+import { scriptOf, type Script } from "./script.redis.ts";
+import { asks, BASE, FORGET, HELD_MS, REMEMBER, SETTLE } from "./shared.lua.ts";
 
 export interface RedisStateOptions {
   /** Epoch milliseconds. */
@@ -24,164 +25,172 @@ export interface RedisStateOptions {
   readonly onTrouble: (error: unknown) => void;
 }
 
-const BASE = "beamline:routing:";
-const SINCE = `${BASE}since`;
-
 /** Pauses between two looks at a key whose first request is under way, milliseconds. */
 const FIRST_PAUSE_MS = 4;
 const LONGEST_PAUSE_MS = 50;
+/** Longest a request waits for a key, milliseconds: what the gateways wait, less a little. */
+const LONGEST_WAIT_MS = 4_500;
+/** Questions of one call. */
+const MOST = 256;
+/** This worker's own keys known without Redis at least (S4). */
+const OWN_KEYS = 20_000;
 
-type Script = (...args: (string | number)[]) => Promise<unknown>;
+interface Asked {
+  readonly question: Question;
+  readonly resolve: (answer: string) => void;
+  readonly reject: (thrown: unknown) => void;
+}
 
 export class RedisState implements SharedState {
   readonly #journal: Journal;
   readonly #options: RedisStateOptions;
+  readonly #rebuild: Rebuild;
   readonly #settle: Script;
   readonly #remember: Script;
   readonly #forget: Script;
+  readonly #own = new Recent<{ readonly digest: string; readonly words: Words }>(OWN_KEYS);
+  #asked: Asked[] = [];
+  #remembered: string[] = [];
 
   constructor(redis: Redis, journal: Journal, options: RedisStateOptions) {
     this.#journal = journal;
     this.#options = options;
+    this.#rebuild = new Rebuild(redis, journal, options);
     this.#settle = scriptOf(redis, "Settle", SETTLE);
-    this.#remember = scriptOf(redis, "Remember", REMEMBER, 1);
-    this.#forget = scriptOf(redis, "Forget", FORGET, 1);
-    doubtAfterLoss(redis, scriptOf(redis, "Doubt", DOUBT, 1), options.onTrouble);
+    this.#remember = scriptOf(redis, "Remember", REMEMBER);
+    this.#forget = scriptOf(redis, "Forget", FORGET);
   }
 
-  /** Says that Redis knows every key there is, when there never was one (S3). Throws `unavailable`. */
-  static async begin(redis: Redis, journal: Journal): Promise<void> {
-    if (await journal.isNew()) await hot(() => redis.set(SINCE, "0", "NX"));
+  /** Makes Redis know every key, if it does not. Does not wait for it. */
+  begin(): void {
+    this.#rebuild.run().catch(this.#options.onTrouble);
   }
 
-  async settle(question: Question): Promise<Verdict> {
-    let inJournal = false;
-    const until = this.#options.now() + 2 * HELD_MS;
-    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-      const [word = "", ...rest] = await this.#ask(question, inJournal).catch(async (thrown: unknown) => {
-        const known = await this.#lookUp(question);
-        if (known === undefined) throw thrown;
-        return ["known", known.digest, known.bare, known.enveloped];
-      });
-      switch (word) {
-        case "unsure": {
-          const known = await this.#lookUp(question);
-          if (known !== undefined) return this.#restored(question, known);
-          inJournal = true;
-          break;
-        }
-        case "pending":
-          if (this.#options.now() > until)
-            throw new BeamlineError("unavailable", "the first request with this idempotency key does not end");
-          await pause(pauseMs);
-          break;
-        default:
-          return verdictOf(word, rest, question);
-      }
-    }
+  settle(question: Question): Promise<Verdict> {
+    const answered = this.#ask(question);
+    return question.idempotency === undefined
+      ? answered.then((answer) => verdictOf(answer, question))
+      : this.#settleKey(question, answered);
   }
 
+  /** J1 of the journal: first there, then in Redis, so that what Redis knows the journal does. */
   async remember(tenant: string, key: string, digest: string, words: Words): Promise<void> {
-    const { bare, enveloped } = words;
-    const record = { digest, bare, enveloped, at: this.#options.now() };
-    const trouble = this.#options.onTrouble;
-    this.#remember(keyName(tenant, key), digest, bare, enveloped, KEY_TTL_MS).catch(trouble);
-    await this.#journal.append(tenant, key, record).catch(trouble);
+    const name = keyName(tenant, key);
+    this.#own.set(name, { digest, words });
+    try {
+      await this.#journal.append({ name, digest, words, at: this.#options.now() });
+    } catch (thrown) {
+      this.#options.onTrouble(thrown);
+    }
+    if (this.#remembered.length === 0) queueMicrotask(() => this.#write());
+    this.#remembered.push(name, `a${digest}${words.bare}\n${words.enveloped}`);
   }
 
   forget(tenant: string, key: string): void {
     this.#forget(keyName(tenant, key)).catch(this.#options.onTrouble);
   }
 
-  async #ask(question: Question, inJournal: boolean): Promise<string[]> {
-    const { tenant, policyId, idempotency, limit, session, windows } = question;
-    const of = tokenOf(tenant);
-    const keys = [
-      SINCE,
-      idempotency === undefined ? "-" : keyName(tenant, idempotency.key),
-      `${BASE}limit:${of}:${policyId}`,
-      `${BASE}session:${of}:${session?.value ?? ""}`,
-      ...windows.map(({ seconds }) => `${BASE}window:${of}:${seconds}`),
-    ];
-    return (await this.#settle(
-      keys.length,
-      ...keys,
-      idempotency?.digest ?? "",
-      inJournal ? "1" : "0",
-      limit?.perSecond ?? 1,
-      limit?.burst ?? 0,
-      session?.ttlMs ?? 0,
-      session?.offer ?? "",
-      windows.length,
-      ...windows.flatMap(({ seconds, max }) => [seconds, max]),
-      ...(session?.allowed ?? []),
-    )) as string[];
-  }
-
-  /** What the journal knows of the key; undefined also when it cannot be asked: idempotency fails open. */
-  async #lookUp({ tenant, idempotency }: Question): Promise<KeyRecord | undefined> {
-    if (idempotency === undefined) return undefined;
-    try {
-      const known = await this.#journal.find(tenant, idempotency.key);
-      return known !== undefined && known.at + KEY_TTL_MS > this.#options.now() ? known : undefined;
-    } catch (thrown) {
-      this.#options.onTrouble(thrown);
-      return undefined;
+  /** S3: asks again while the key is held by another request, or Redis does not know every key. */
+  async #settleKey(question: Question, first: Promise<string>): Promise<Verdict> {
+    const until = this.#options.now() + LONGEST_WAIT_MS;
+    for (let answered = first, pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+      let answer: string;
+      try {
+        answer = await answered;
+      } catch (thrown) {
+        return this.#withoutRedis(question, thrown);
+      }
+      if (answer !== "p" && answer !== "u") return verdictOf(answer, question);
+      if (this.#options.now() > until) return { kind: "busy", retryAfterSeconds: Math.ceil(HELD_MS / 1_000) };
+      if (answer === "u") this.#rebuild.run().catch(this.#options.onTrouble);
+      await pause(pauseMs);
+      answered = this.#ask(question);
     }
   }
 
-  /** The verdict on a key Redis had lost, which it gets back. */
-  #restored({ tenant, idempotency }: Question, known: KeyRecord): Verdict {
-    const { digest, bare, enveloped, at } = known;
-    const left = Math.max(1, at + KEY_TTL_MS - this.#options.now());
-    this.#remember(keyName(tenant, idempotency?.key ?? ""), digest, bare, enveloped, left).catch(
-      this.#options.onTrouble,
+  /** S4. Throws what Redis threw when the key is not known here. */
+  #withoutRedis({ tenant, idempotency }: Question, thrown: unknown): Verdict {
+    const known = idempotency && this.#own.get(keyName(tenant, idempotency.key));
+    if (known === undefined) throw thrown;
+    return known.digest === idempotency?.digest ? { kind: "replay", words: known.words } : { kind: "conflict" };
+  }
+
+  /** S1. */
+  #ask(question: Question): Promise<string> {
+    return new Promise((resolve, reject) => {
+      if (this.#asked.length === 0) queueMicrotask(() => this.#send());
+      this.#asked.push({ question, resolve, reject });
+      if (this.#asked.length === MOST) this.#send();
+    });
+  }
+
+  #send(): void {
+    const asked = this.#asked;
+    if (asked.length === 0) return;
+    this.#asked = [];
+    const args: (string | number)[] = [];
+    for (const { question } of asked) spell(question, args);
+    this.#settle(...args).then(
+      (answers) => {
+        for (const [at, { resolve }] of asked.entries()) resolve((answers as string[])[at] ?? "g");
+      },
+      (thrown: unknown) => {
+        for (const { reject } of asked) reject(thrown);
+      },
     );
-    return digest === idempotency?.digest ? { kind: "replay", words: known } : { kind: "conflict" };
+  }
+
+  #write(): void {
+    const remembered = this.#remembered;
+    this.#remembered = [];
+    this.#remember(...remembered).catch(this.#options.onTrouble);
   }
 }
 
-function verdictOf(word: string, [first = "", second = "", third = ""]: string[], question: Question): Verdict {
-  switch (word) {
-    case "known":
-      return first === question.idempotency?.digest
-        ? { kind: "replay", words: { bare: second, enveloped: third } }
-        : { kind: "conflict" };
-    case "conflict":
+/** A question as the script reads it. */
+function spell({ tenant, policyId, idempotency, limit, session, windows }: Question, args: (string | number)[]): void {
+  const of = tokenOf(tenant);
+  args.push(
+    (idempotency === undefined ? 0 : asks.key) +
+      (limit === undefined ? 0 : asks.limit) +
+      (windows.length === 0 ? 0 : asks.windows) +
+      (session === undefined ? 0 : asks.session),
+  );
+  if (idempotency !== undefined) args.push(keyName(tenant, idempotency.key), idempotency.digest);
+  if (limit !== undefined) args.push(`${BASE}limit:${of}:${policyId}`, limit.perSecond, limit.burst);
+  if (windows.length > 0) {
+    args.push(windows.length);
+    for (const { seconds, max } of windows) args.push(`${BASE}window:${of}:${seconds}`, seconds, max);
+  }
+  if (session !== undefined) {
+    const { value, ttlMs, offer, allowed } = session;
+    args.push(`${BASE}session:${of}:${value}`, ttlMs, offer ?? "", `\n${allowed.join("\n")}\n`);
+  }
+}
+
+function verdictOf(answer: string, question: Question): Verdict {
+  const rest = answer.slice(1);
+  switch (answer[0]) {
+    case "c":
       return { kind: "conflict" };
-    case "replay":
-      return { kind: "replay", words: { bare: first, enveloped: second } };
-    case "limited":
-      return {
-        kind: "limited",
-        retryAfterSeconds: Number(second),
-        window: first === "policy" ? undefined : question.windows[Number(first) - 1],
-      };
+    case "r": {
+      const end = rest.indexOf("\n");
+      return { kind: "replay", words: { bare: rest.slice(0, end), enveloped: rest.slice(end + 1) } };
+    }
+    case "l": {
+      const [window = 0, seconds = 1] = rest.split(":").map(Number);
+      return { kind: "limited", retryAfterSeconds: seconds, window: question.windows[window - 1] };
+    }
+    case "k":
+      return { kind: "go", session: { provider: rest, kept: true } };
+    case "n":
+      return { kind: "go", session: { provider: rest, kept: false } };
     default:
-      return first === "" ? { kind: "go" } : { kind: "go", session: { provider: first, kept: second === "1" } };
+      return { kind: "go" };
   }
 }
 
 /** S2. */
 function keyName(tenant: string, key: string): string {
   return `${BASE}key:${tokenOf(tenant)}:${key}`;
-}
-
-/** A script under a name of its own; without a number of keys, that comes first among its arguments. */
-export function scriptOf(redis: Redis, name: string, lua: string, numberOfKeys?: number): Script {
-  const command = `beamlineRouting${name}`;
-  redis.defineCommand(command, { lua, ...(numberOfKeys !== undefined && { numberOfKeys }) });
-  const run = (redis as unknown as Readonly<Record<string, Script>>)[command];
-  if (run === undefined) throw new Error(`script ${name} was not defined`);
-  return run.bind(redis);
-}
-
-/** S3: a connection that was lost may have been a Redis that was. */
-function doubtAfterLoss(redis: Redis, doubt: Script, onTrouble: (error: unknown) => void): void {
-  let lost = false;
-  redis.on("close", () => (lost = true));
-  redis.on("ready", () => {
-    if (lost) doubt(SINCE).catch(onTrouble);
-    lost = false;
-  });
 }

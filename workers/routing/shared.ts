@@ -189,6 +189,11 @@ function refused(verdict: Exclude<Verdict, { kind: "go" }>, policy: Policy, key:
         "idempotency_key",
         { idempotency_key: key },
       );
+    case "busy":
+      throw new BeamlineError("unavailable", "the idempotency key cannot be checked at the moment", {
+        field: "idempotency_key",
+        retryAfterSeconds: verdict.retryAfterSeconds,
+      });
     case "limited":
       throw overLimit(verdict, policy);
   }
@@ -217,6 +222,6 @@ export function digestOf(request: RoutingRequest): string {
   return hash(
     "sha256",
     JSON.stringify([messageType, policyId, payloadIn(request) ?? "", reference ?? "", context]),
-    "hex",
+    "base64url",
   );
 }

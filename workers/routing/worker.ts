@@ -65,8 +65,8 @@ export const routingWorker = defineWorker({
       () => connectRedis(config.REDIS_URL, "routing", REDIS_TIMEOUT_MS),
       (one) => one.close(),
     );
-    const journal = new Journal(bus);
-    await RedisState.begin(hot.redis, journal);
+    const shared = new RedisState(hot.redis, new Journal(bus), { now, onTrouble });
+    shared.begin();
     const decisions = scope.use("decisions", new RedisDecisions(hot.redis, { onTrouble }), (one) => one.flush());
 
     const store = new PolicyStore(bus, {
@@ -151,7 +151,7 @@ export const routingWorker = defineWorker({
       policies: store,
       measures,
       health,
-      shared: new RedisState(hot.redis, journal, { now, onTrouble }),
+      shared,
       onSession: (tenant, kept) => measures.session(tenant, kept),
       onWithinLimit: (tenant, kind) => measures.withinLimit(tenant, kind),
       onStoreFailure: onTrouble,
