@@ -52,6 +52,8 @@ async function up(scope: Scope, each: boolean): Promise<void> {
   const adminKey = process.env["BEAMLINE_ROUTER_ADMIN_API_KEY"] ?? key;
 
   const common = {
+    // The default policy names openai: without a key for it the labelled stand-in answers, so that everything can be tried.
+    ...(process.env["OPENAI_API_KEY"] === undefined && { BEAMLINE_DEMO_PROVIDERS: "openai" }),
     ...process.env,
     ...servers.env,
     BEAMLINE_DATA_DIR: dataDir,
