@@ -1,11 +1,12 @@
 /** `beamline up`, which is `npm start`: servers, edge and all workers on this machine, stopped together. */
 import { randomBytes } from "node:crypto";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { freePort, isPortFree } from "../deploy/local/ports.ts";
 import { startServers, type LocalServers } from "../deploy/local/servers.ts";
 import { sha256, type StoredKey } from "../edge/auth.ts";
+import { TEST_KEY_PREFIX, TEST_SCOPE } from "../contracts/openwop/testkeys.ts";
 import { loadConfig } from "../runtime/config.ts";
 import type { Scope } from "../runtime/lifecycle.ts";
 import { createLogger } from "../runtime/log.ts";
@@ -122,21 +123,19 @@ async function usable(address: Address, what: string): Promise<string> {
   return formatAddress({ host: address.host, port });
 }
 
-/** The API key for trying things out, made once per data directory. */
+/** The API key for trying things out, made once per data directory. A test key: it may use mock providers (OpenWOP, test keys). */
 function devKey(dataDir: string): string {
   const path = join(dataDir, "dev.key");
-  try {
-    return readFileSync(path, "utf8").trim();
-  } catch {
-    const key = `dev-${randomBytes(18).toString("base64url")}`;
-    writeFileSync(path, `${key}\n`, { mode: 0o600 });
-    return key;
-  }
+  const kept = existsSync(path) ? readFileSync(path, "utf8").trim() : "";
+  if (kept.startsWith(TEST_KEY_PREFIX)) return kept;
+  const key = `${TEST_KEY_PREFIX}${randomBytes(18).toString("base64url")}`;
+  writeFileSync(path, `${key}\n`, { mode: 0o600 });
+  return key;
 }
 
 function keyFile(dataDir: string, key: string): string {
   const path = join(dataDir, "keys.json");
-  const keys: StoredKey[] = [{ id: "dev", sha256: sha256(key), tenant: "default", scopes: ["*"] }];
+  const keys: StoredKey[] = [{ id: "dev", sha256: sha256(key), tenant: "default", scopes: ["*", TEST_SCOPE] }];
   writeFileSync(path, `${JSON.stringify(keys, undefined, 2)}\n`, { mode: 0o600 });
   return path;
 }

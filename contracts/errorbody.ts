@@ -37,6 +37,9 @@ const inOpenwop: Partial<Record<Code, Code>> = {
   unavailable: "service_unavailable",
   internal: "internal_error",
   cancelled: "internal_error",
+  aborted: "service_unavailable",
+  data_loss: "internal_error",
+  unimplemented: "capability_not_provided",
 };
 
 /** The code a contract's clients know for a failure. */

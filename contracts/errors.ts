@@ -91,6 +91,8 @@ export const codes = {
   webhook_url_rejected: row(3, 400, "term"),
   run_already_active: row(6, 409, "term"),
   run_terminal: row(9, 409, "term"),
+  /** Ours: the contract asks for 409 with `details.runStatus` and names no code (OpenWOP, pause and resume). */
+  run_state_conflict: row(9, 409, "term"),
   idempotency_key_mismatch: row(10, 409, "term"),
   idempotency_in_flight: row(10, 409, "retry"),
   rate_limited: row(8, 429, "retry"),

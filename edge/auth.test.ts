@@ -4,6 +4,9 @@ import { authenticate, bearerOf, KeyRing, LOCAL, sha256, type AuthPolicy } from 
 const keys = new KeyRing([
   { id: "alice", sha256: sha256("alice-key"), tenant: "acme", scopes: ["runs:read"] },
   { id: "old", sha256: sha256("old-key"), scopes: [], expires_at_ms: 1 },
+  { id: "gone", sha256: sha256("gone-key"), scopes: [], revoked_at_ms: 1 },
+  { id: "tester", sha256: sha256("hk_test_key"), scopes: ["runs:read"] },
+  { id: "live", sha256: sha256("hk_live_key"), scopes: ["runs:read", "openwop:test"] },
 ]);
 const open: AuthPolicy = { keys, allowAnonymous: true };
 const closed: AuthPolicy = { keys, allowAnonymous: false };
@@ -18,10 +21,16 @@ test("a known key is its owner", () => {
   expect(authenticate(closed, "alice-key", plain).id).toBe("alice");
 });
 
+test("a test key is told by its prefix, whatever scopes are stored", () => {
+  expect(keys.owner("hk_test_key").scopes).toEqual(["runs:read", "openwop:test"]);
+  expect(keys.owner("hk_live_key").scopes).toEqual(["runs:read"]);
+});
+
 test.each([
   ["an unknown key", closed, "Bearer nope", plain, "unauthenticated"],
   ["an unknown key where anonymous callers are welcome", open, "Bearer nope", plain, "unauthenticated"],
   ["an expired key", closed, "Bearer old-key", plain, "key_expired"],
+  ["a revoked key", closed, "Bearer gone-key", plain, "key_revoked"],
   ["no key where one is needed", closed, undefined, plain, "unauthenticated"],
   ["no key at a service that always needs one", open, undefined, { ownKey: false, always: true }, "unauthenticated"],
   ["a scheme without a key", closed, "Bearer ", plain, "unauthenticated"],

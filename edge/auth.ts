@@ -8,6 +8,7 @@
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { BeamlineError } from "../contracts/errors.ts";
+import { TEST_KEY_PREFIX, TEST_SCOPE } from "../contracts/openwop/testkeys.ts";
 
 export interface Principal {
   readonly id: string;
@@ -18,6 +19,7 @@ export interface Principal {
 
 /** A key as it is stored: never the key itself. */
 export interface StoredKey {
+  /** The principal. Two keys with one id are the old and the new one of a rotation: both are the same caller. */
   readonly id: string;
   /** Lower-case hex SHA-256 of the key. */
   readonly sha256: string;
@@ -25,31 +27,56 @@ export interface StoredKey {
   readonly scopes: readonly string[];
   /** Epoch milliseconds. */
   readonly expires_at_ms?: number;
+  /** Epoch milliseconds from which the key is refused as revoked. One that lies ahead is the end of a grace window. */
+  readonly revoked_at_ms?: number;
 }
 
 export const LOCAL: Principal = { id: "local", tenant: undefined, scopes: ["*"] };
 
+interface Known {
+  readonly digest: Buffer;
+  readonly key: StoredKey;
+}
+
 export class KeyRing {
-  readonly #keys: readonly { readonly digest: Buffer; readonly key: StoredKey }[];
+  #keys: readonly Known[];
 
   constructor(keys: readonly StoredKey[]) {
-    this.#keys = keys.map((key) => ({ digest: Buffer.from(key.sha256, "hex"), key }));
+    this.#keys = known(keys);
+  }
+
+  /** From now on these are the keys. */
+  replace(keys: readonly StoredKey[]): void {
+    this.#keys = known(keys);
   }
 
   get size(): number {
     return this.#keys.length;
   }
 
-  /** The owner of a key. Throws `unauthenticated` for an unknown key and `key_expired` for an old one. */
+  /**
+   * The owner of a key. A test key has the test scope, another has it not, whatever is stored.
+   * Throws `unauthenticated` for an unknown key, `key_revoked` for a revoked one and `key_expired` for an old one.
+   */
   owner(bearer: string): Principal {
     const digest = createHash("sha256").update(bearer).digest();
     let found: StoredKey | undefined;
-    for (const { digest: known, key } of this.#keys) if (timingSafeEqual(digest, known)) found = key;
+    for (const { digest: stored, key } of this.#keys) if (timingSafeEqual(digest, stored)) found = key;
     if (found === undefined) throw new BeamlineError("unauthenticated", "unknown API key");
-    if (found.expires_at_ms !== undefined && found.expires_at_ms <= Date.now())
+    const now = Date.now();
+    if (found.revoked_at_ms !== undefined && found.revoked_at_ms <= now)
+      throw new BeamlineError("key_revoked", "the API key was revoked");
+    if (found.expires_at_ms !== undefined && found.expires_at_ms <= now)
       throw new BeamlineError("key_expired", "the API key has expired");
-    return { id: found.id, tenant: found.tenant, scopes: found.scopes };
+    const { id, tenant, scopes } = found;
+    const test = bearer.startsWith(TEST_KEY_PREFIX);
+    if (test === scopes.includes(TEST_SCOPE)) return { id, tenant, scopes };
+    return { id, tenant, scopes: test ? [...scopes, TEST_SCOPE] : scopes.filter((scope) => scope !== TEST_SCOPE) };
   }
+}
+
+function known(keys: readonly StoredKey[]): Known[] {
+  return keys.map((key) => ({ digest: Buffer.from(key.sha256, "hex"), key }));
 }
 
 /** Digest under which a key is stored. */

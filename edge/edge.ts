@@ -1,5 +1,4 @@
 /** The edge: gRPC and HTTP in, bus out. Opened downwards, closed upwards: the order on the page is the shutdown plan. */
-import { readFileSync } from "node:fs";
 import { Caller } from "../bus/call.ts";
 import { Bus } from "../bus/connect.ts";
 import { busOptions } from "../bus/options.ts";
@@ -17,9 +16,10 @@ import { traceIdOf } from "../runtime/trace.ts";
 import { VERSION } from "../runtime/version.ts";
 import { beamlineRest } from "./beamline/rest.ts";
 import { restSettings } from "./beamline/settings.ts";
-import { KeyRing, type AuthPolicy, type StoredKey } from "./auth.ts";
+import { KeyRing, type AuthPolicy } from "./auth.ts";
 import type { Forwarding } from "./forward.ts";
 import { GrpcEdge } from "./grpc.ts";
+import { followKeys, readKeys } from "./keyfile.ts";
 import { mcpRoutes } from "./mcp.ts";
 import { edgeMetrics } from "./metrics.ts";
 import { openwopEdge } from "./openwop/index.ts";
@@ -39,6 +39,14 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
   const auth = authOf(config);
   const log = createLogger({ component: "edge", level: config.BEAMLINE_LOG_LEVEL });
   scope.configure({ drainMs: config.BEAMLINE_DRAIN_MS, log });
+  scope.use(
+    "keys",
+    followKeys(config.BEAMLINE_API_KEYS_FILE, auth.keys, {
+      onChange: (keys) => log.info("the API keys were read again", { keys }),
+      onProblem: (error) => log.warn("the API keys stay as they were", { error }),
+    }),
+    (stop) => stop(),
+  );
   const telemetry = scope.use(
     "telemetry",
     startTelemetry({ service: "beamline-edge", version: VERSION, config, onProblem: (problem) => log.warn(problem) }),
@@ -153,7 +161,7 @@ const loopback = /^(127(\.\d+){3}|localhost|::1)$/;
  * Throws `failed_precondition` for a listener beyond loopback that would refuse everyone because no key is known.
  */
 function authOf(config: Config<typeof edgeTable>): AuthPolicy {
-  const keys = new KeyRing(storedKeys(config.BEAMLINE_API_KEYS_FILE));
+  const keys = new KeyRing(readKeys(config.BEAMLINE_API_KEYS_FILE));
   const listeners = [config.BEAMLINE_GRPC_ADDR, config.BEAMLINE_HTTP_ADDR];
   const local = listeners.every(({ host }) => loopback.test(host));
   const allowAnonymous = config.BEAMLINE_ALLOW_ANONYMOUS ?? local;
@@ -164,19 +172,4 @@ function authOf(config: Config<typeof edgeTable>): AuthPolicy {
     );
   }
   return { keys, allowAnonymous };
-}
-
-function storedKeys(file: string | undefined): StoredKey[] {
-  if (file === undefined) return [];
-  const keys = JSON.parse(readFileSync(file, "utf8")) as StoredKey[];
-  const valid =
-    Array.isArray(keys) &&
-    keys.every((key) => typeof key.id === "string" && /^[0-9a-f]{64}$/.test(key.sha256) && Array.isArray(key.scopes));
-  if (!valid)
-    throw new BeamlineError(
-      "invalid_argument",
-      `BEAMLINE_API_KEYS_FILE ${file} must hold a JSON array of {id, sha256, scopes, tenant?, expires_at_ms?}`,
-      { field: "BEAMLINE_API_KEYS_FILE" },
-    );
-  return keys;
 }

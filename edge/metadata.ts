@@ -12,12 +12,22 @@ const tenantPattern = /^[\w.:-]{1,256}$/;
 export interface CallerRules {
   readonly ownKey: boolean;
   readonly always: boolean;
+  /** Takes no credential at all: what is sent is not even looked at. */
+  readonly open: boolean;
 }
+
+/** OpenWOP's methods without a bearer: discovery, and those whose request carries the credential (OpenWOP, scopes). */
+const openMethods: ReadonlySet<string> = new Set([
+  "GetCapabilities",
+  "ResolveInterruptByToken",
+  "InspectInterruptByToken",
+]);
 
 export function rulesOf(route: Route): CallerRules {
   return {
     ownKey: route.service.fullName === "beamline.flow.v1.RouterAdmin",
-    always: route.dialect === "openwop" && route.method.name !== "GetCapabilities",
+    always: route.dialect === "openwop",
+    open: route.dialect === "openwop" && openMethods.has(route.method.name),
   };
 }
 
@@ -34,6 +44,24 @@ export function headersOf(
     [header.traceparent]: acceptTraceparent(text(given["traceparent"])),
     [header.deadline]: String(deadline),
   };
+  if (!rules.open) identify(headers, given, route, rules, policy);
+  copy(headers, header.correlationId, text(given["x-correlation-id"]) ?? text(given["correlation-id"]));
+  copy(headers, header.traceId, text(given["trace_id"]) ?? text(given["x-trace-id"]));
+  copy(headers, header.spanId, text(given["span_id"]) ?? text(given["x-span-id"]));
+  copy(headers, header.tracestate, text(given["tracestate"]));
+  copy(headers, header.idempotencyKey, text(given["idempotency-key"]));
+  copy(headers, header.taskId, text(given["task-id"]));
+  return headers;
+}
+
+/** Adds who calls, for which tenant. */
+function identify(
+  headers: Record<string, string>,
+  given: Readonly<Record<string, string | Buffer>>,
+  route: Route,
+  rules: CallerRules,
+  policy: AuthPolicy,
+): void {
   const authorization = text(given["authorization"]);
   const principal = authenticate(policy, authorization, rules);
   const tenant = tenantOf(principal, text(given["x-tenant-id"]), route);
@@ -43,13 +71,6 @@ export function headersOf(
     headers[header.scopes] = principal.scopes.join(" ");
   }
   if (rules.ownKey) copy(headers, header.apiKey, text(given["x-api-key"]) ?? bearerOf(authorization));
-  copy(headers, header.correlationId, text(given["x-correlation-id"]) ?? text(given["correlation-id"]));
-  copy(headers, header.traceId, text(given["trace_id"]) ?? text(given["x-trace-id"]));
-  copy(headers, header.spanId, text(given["span_id"]) ?? text(given["x-span-id"]));
-  copy(headers, header.tracestate, text(given["tracestate"]));
-  copy(headers, header.idempotencyKey, text(given["idempotency-key"]));
-  copy(headers, header.taskId, text(given["task-id"]));
-  return headers;
 }
 
 /** The tenant of the credential wins; a caller bound to none may name one; a request that has its own field speaks for itself. */

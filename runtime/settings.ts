@@ -102,7 +102,7 @@ export const edgeSettings = {
   BEAMLINE_MAX_MESSAGE_BYTES: maxMessageBytes,
   BEAMLINE_API_KEYS_FILE: file(
     optional,
-    "JSON array of the API keys callers may use: {id, sha256, scopes, tenant?, expires_at_ms?}.",
+    "JSON array of the API keys callers may use: {id, sha256, scopes, tenant?, expires_at_ms?, revoked_at_ms?}; read again when it changes.",
   ),
   BEAMLINE_ALLOW_ANONYMOUS: bool(
     optional,

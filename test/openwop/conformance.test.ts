@@ -242,7 +242,11 @@ describe.each(["rest", "grpc"] as const)("over %s", (name) => {
     const paused = await on.pause(runId, "immediate");
     expect([paused.ok, paused.body.status]).toEqual([true, "paused"]);
     const again = await on.pause(runId, "immediate");
-    expect([again.status, again.body.details.runStatus]).toEqual([http(409, 10), "paused"]);
+    expect([again.status, again.body.error, again.body.details.runStatus]).toEqual([
+      http(409, 9),
+      "run_state_conflict",
+      "paused",
+    ]);
     await host.reaches(runId, "paused");
     expect((await on.resume(runId)).body.status).toBe("running");
     await host.reaches(runId, "completed");

@@ -56,7 +56,7 @@ export async function startHost(env: Readonly<Record<string, string>> = {}, work
   const bed = await startRunsBed(env, workers);
   const bus = await bed.nats.connect("edge", "edge");
   const caller = new Caller(bus);
-  const auth = { keys: new KeyRing(stored), allowAnonymous: true };
+  const auth = { keys: new KeyRing(stored), allowAnonymous: false };
   const edge = openwopEdge({ caller, auth });
   const app = fastify({ forceCloseConnections: true });
   edge.routes(app);

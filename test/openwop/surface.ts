@@ -174,13 +174,13 @@ export function grpcSurface({ grpc }: Host): Surface {
           grpc.call(
             "resolveInterruptByToken",
             { token, ...(isObject(resumeValue) && { resume_value: resumeValue }) },
-            as(),
+            as(""),
           ),
         answered,
       ),
     inspectToken: (token) =>
       call(
-        () => grpc.call("inspectInterruptByToken", { token }, as()),
+        () => grpc.call("inspectInterruptByToken", { token }, as("")),
         ({ interrupt }) => interrupt,
       ),
     artifact: (runId, artifactId, key) =>

@@ -2,9 +2,7 @@
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { CallContext } from "../../contracts/handlers.ts";
 import { header } from "../../contracts/headers.ts";
-
-/** Scope of test keys: mock providers and forced engine versions are for those alone. The edge gives it to keys with the test prefix. */
-export const TEST_SCOPE = "openwop:test";
+import { TEST_SCOPE } from "../../contracts/openwop/testkeys.ts";
 
 export interface Asker {
   readonly tenant: string;

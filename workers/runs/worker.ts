@@ -12,6 +12,7 @@ import { schedule } from "../../bus/schedule.ts";
 import { EngineDefinition } from "../../contracts/gen/openwop/v1/openwop.ts";
 import { objectOr } from "../../contracts/openwop/json.ts";
 import { nudgeSubject, parseEntry } from "../../contracts/openwop/log.ts";
+import { TEST_KEY_PREFIX } from "../../contracts/openwop/testkeys.ts";
 import { buckets, objects, streams } from "../../contracts/streams.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { createEgress } from "../../runtime/egress.ts";
@@ -48,7 +49,6 @@ import type { WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
 
 /** Version of this engine; a run keeps the one it was started by. */
 export const ENGINE_VERSION = 1;
-export const TEST_KEY_PREFIX = "hk_test_";
 const RETENTION_DAYS = 90;
 const SHORT_WAITS = 64;
 

@@ -12,8 +12,6 @@ import type { RunsPorts } from "../ports.ts";
 
 export const MAX_RUN_IDS = 100;
 const MAX_TRIES = 50;
-/** The run is in a state that does not allow it; `details.runStatus` says which (the contract names no code, only 409). */
-const STATE_CONFLICT = "aborted";
 
 interface Decision {
   readonly events: readonly NewEvent[];
@@ -22,7 +20,7 @@ interface Decision {
 
 /**
  * Reads the run, decides, appends; again when something came in between. `decide` gives undefined when there is nothing to do. Gives back
- * the state after it. Throws what `decide` throws, `run_not_found`.
+ * the state after it. Throws what `decide` throws, `run_not_found`, `service_unavailable` when others keep writing.
  */
 export async function change(
   ports: RunsPorts,
@@ -37,8 +35,9 @@ export async function change(
     try {
       await ports.log.extend(held, decision.events, decision.control);
     } catch (thrown) {
-      if (thrown instanceof BeamlineError && thrown.code === "aborted" && tries < MAX_TRIES) continue;
-      throw thrown;
+      if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") throw thrown;
+      if (tries < MAX_TRIES) continue;
+      throw new BeamlineError("service_unavailable", "others keep changing the run", { retryAfterSeconds: 1 });
     }
     ports.poke(tenant, runId);
     return ports.log.get(tenant, runId);
@@ -186,7 +185,7 @@ export async function resumeRun(ports: RunsPorts, asker: Asker, runId: string, g
 function notNow(what: string, runStatus: string, state: RunState): BeamlineError {
   const pausedAt = state.pausedAt ?? state.pausing?.requestedAt;
   return new BeamlineError(
-    isTerminal(state) ? "run_terminal" : STATE_CONFLICT,
+    isTerminal(state) ? "run_terminal" : "run_state_conflict",
     `the run is ${runStatus} and cannot be ${what}`,
     {
       details: { runStatus, ...(pausedAt !== undefined && { pausedAt }) },
