@@ -45,6 +45,7 @@ export interface Policy {
   readonly revision: number;
   readonly document: PolicyDocument;
   readonly candidates: readonly Candidate[];
+  readonly candidateIds: readonly string[];
   /** Whose turn it is. A shared policy has turns for each tenant, so that none upsets another's shares. */
   readonly turns: (tenant: string) => RoundRobin;
   readonly algorithm: Algorithm;
@@ -56,8 +57,8 @@ export interface Policy {
   readonly breaker: Breaker | undefined;
   /** Whether the policy has extensions to call. */
   readonly pipeline: boolean;
-  /** Nothing but the round robin decides: no sessions, no limit, no extensions, no circuit breaker. */
-  readonly plain: boolean;
+  /** Whoever is chosen is chosen by turns: no circuit breaker, no extensions, no other algorithm. */
+  readonly byTurns: boolean;
 }
 
 export interface PolicyName {
@@ -75,12 +76,18 @@ export function compilePolicy({ tenant, id, revision }: PolicyName, document: Po
   const breaker = document.circuit_breaker?.enabled === true ? breakerOf(document.circuit_breaker) : undefined;
   const pipeline = [document.pre, document.validators, document.post].some((items) => (items?.length ?? 0) > 0);
   const algorithm = (document.defaults?.["algorithm"] ?? "weighted_round_robin") as Algorithm;
+  const byTurns =
+    breaker === undefined &&
+    !pipeline &&
+    algorithm === "weighted_round_robin" &&
+    document.defaults?.["affinity_key"] === undefined;
   return {
     tenant,
     id,
     revision,
     document,
     candidates,
+    candidateIds: candidates.map((one) => one.id),
     turns: turnsOf(tenant, candidates),
     algorithm,
     rules: rulesOf(document),
@@ -89,13 +96,7 @@ export function compilePolicy({ tenant, id, revision }: PolicyName, document: Po
     rateLimit,
     breaker,
     pipeline,
-    plain:
-      sticky === undefined &&
-      rateLimit === undefined &&
-      breaker === undefined &&
-      !pipeline &&
-      algorithm === "weighted_round_robin" &&
-      document.defaults?.["affinity_key"] === undefined,
+    byTurns,
   };
 }
 

@@ -43,18 +43,19 @@ const special = new Set([
   "prompt_cache_key",
 ]);
 
-function isPlain(policy: Policy, facts: Facts): boolean {
-  if (!policy.plain) return false;
-  for (const key in facts.context) if (special.has(key)) return false;
+/** Whether turns alone tell who is chosen, once session and limits have had their say, so that words can be kept (D4). */
+export function isCommon({ byTurns }: Policy, { context }: Facts): boolean {
+  if (!byTurns) return false;
+  for (const key in context) if (special.has(key)) return false;
   return true;
 }
 
 /** Decides without a session. Throws `decision_failed` when nobody can be chosen, `invalid_request` for a limit that is none. */
 export function decide(policy: Policy, facts: Facts, ports: DecidePorts, { dry = false }: Mode = {}): Spoken {
-  if (isPlain(policy, facts)) {
+  if (isCommon(policy, facts)) {
     const turns = policy.turns(facts.tenant);
     const chosen = dry ? turns.peek() : turns.take();
-    if (chosen !== NOBODY) return turnSpoken(policy, facts, chosen, ports.health);
+    if (chosen !== NOBODY) return turnSpoken(policy, facts, chosen, ports);
   }
   const circuit = circuitChoice(policy, facts, ports.health);
   if (circuit !== undefined) return say(policy, facts, circuit, ports);
@@ -182,36 +183,39 @@ export function say(policy: Policy, facts: Facts, choice: Choice, { health }: De
 
 interface Phrases {
   readonly revision: number;
-  /** By tenant (a shared policy has many) and winner. */
-  readonly byTenant: Recent<Spoken[]>;
+  /** By tenant (a shared policy has many) and what is said. */
+  readonly byTenant: Recent<Map<number | string, Spoken>>;
 }
 
 /** Tenants of a shared policy whose phrases are kept at least. */
 const MAX_TENANTS = 10_000;
 const phrases = new WeakMap<Policy, Phrases>();
 
-/** D4: the words of a turn, made anew when a provider's health has changed. */
-function turnSpoken(policy: Policy, facts: Facts, chosen: number, health: ProviderHealth): Spoken {
+/** D4: words that are made once per name, and anew when a provider's health has changed. `make` may look at nothing of the request but its tenant. */
+export function phrase(
+  policy: Policy,
+  tenant: string,
+  name: number | string,
+  { revision }: ProviderHealth,
+  make: (facts: Facts) => Spoken,
+): Spoken {
   let known = phrases.get(policy);
-  if (known === undefined || known.revision !== health.revision) {
-    known = { revision: health.revision, byTenant: new Recent(MAX_TENANTS) };
+  if (known === undefined || known.revision !== revision) {
+    known = { revision, byTenant: new Recent(MAX_TENANTS) };
     phrases.set(policy, known);
   }
-  let byWinner = known.byTenant.get(facts.tenant);
-  if (byWinner === undefined) known.byTenant.set(facts.tenant, (byWinner = []));
-  const made = byWinner[chosen];
-  if (made !== undefined) return made;
-  const provider = policy.candidates[chosen]?.id ?? "";
-  const spoken = speak(
-    explain(
-      policy,
-      { tenant: facts.tenant, context: {} },
-      { provider, reason: "weighted", algorithm: "weighted_round_robin", losses: [] },
-      expectedOf(policy, provider, { tenant: facts.tenant, context: {} }, health),
-    ),
-  );
-  byWinner[chosen] = spoken;
+  let mine = known.byTenant.get(tenant);
+  if (mine === undefined) known.byTenant.set(tenant, (mine = new Map()));
+  let spoken = mine.get(name);
+  if (spoken === undefined) mine.set(name, (spoken = make({ tenant, context: {} })));
   return spoken;
+}
+
+function turnSpoken(policy: Policy, { tenant }: Facts, chosen: number, ports: DecidePorts): Spoken {
+  return phrase(policy, tenant, chosen, ports.health, (facts) => {
+    const provider = policy.candidates[chosen]?.id ?? "";
+    return say(policy, facts, { provider, reason: "weighted", algorithm: "weighted_round_robin", losses: [] }, ports);
+  });
 }
 
 function round(score: number | undefined): number {

@@ -38,25 +38,56 @@ export interface Words {
 /** A decision with its words. */
 export interface Spoken extends Words {
   readonly decision: Decision;
+  /** The same without the session: what `get_decision` tells, and one for many requests. */
+  readonly sessionless: Words;
 }
 
 export function speak(decision: Decision): Spoken {
-  const {
-    provider_id,
-    reason,
-    priority,
-    expected_latency_ms,
-    expected_cost,
-    metadata,
-    policy_id,
-    sticky_key,
-    expires_at_ms,
-  } = decision;
-  const bare = { provider_id, reason, priority, expected_latency_ms, expected_cost, metadata };
-  const fallback_used = reason === "fallback" || reason === "circuit_breaker_fallback";
-  return {
-    decision,
-    bare: JSON.stringify(bare),
-    enveloped: JSON.stringify({ ...bare, policy_id, fallback_used, sticky_key, expires_at_ms }),
-  };
+  return new Said(decision);
+}
+
+/** The same decision for a session: what the seed form is told does not change. */
+export function forSession(spoken: Spoken, sticky_key: string, expires_at_ms: number): Spoken {
+  return new Said({ ...spoken.decision, sticky_key, expires_at_ms }, spoken);
+}
+
+/** Put into words when somebody listens: most requests need one of the two texts. */
+class Said implements Spoken {
+  readonly decision: Decision;
+  readonly #same: Spoken | undefined;
+  #bare: string | undefined;
+  #enveloped: string | undefined;
+
+  /** @param same one whose bare words are the same */
+  constructor(decision: Decision, same?: Spoken) {
+    this.decision = decision;
+    this.#same = same;
+  }
+
+  get sessionless(): Words {
+    return this.#same ?? this;
+  }
+
+  get bare(): string {
+    return (this.#bare ??= this.#same?.bare ?? JSON.stringify(bareOf(this.decision)));
+  }
+
+  get enveloped(): string {
+    if (this.#enveloped !== undefined) return this.#enveloped;
+    const { reason, policy_id, sticky_key, expires_at_ms } = this.decision;
+    const fallback_used = reason === "fallback" || reason === "circuit_breaker_fallback";
+    const more = JSON.stringify({ policy_id, fallback_used, sticky_key, expires_at_ms });
+    return (this.#enveloped = `${this.bare.slice(0, -1)},${more.slice(1)}`);
+  }
+}
+
+function bareOf({
+  provider_id,
+  reason,
+  priority,
+  expected_latency_ms,
+  expected_cost,
+  metadata,
+}: Decision): Omit<Decision, "policy_id" | "sticky_key" | "expires_at_ms"> {
+  return { provider_id, reason, priority, expected_latency_ms, expected_cost, metadata };
 }

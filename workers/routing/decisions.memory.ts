@@ -1,12 +1,13 @@
 /** Decisions of this process by message id, the latest so many. What another worker decided, or what is older, is not found here. */
+import type { Words } from "./decision.ts";
 import type { Decisions } from "./ports.ts";
 import { Recent } from "./recent.ts";
 
 interface Entry {
   readonly tenant: string;
-  decision: string;
+  decision: Words;
   /** Decisions of other tenants that used the same id. */
-  others: Map<string, string> | undefined;
+  others: Map<string, Words> | undefined;
 }
 
 export class RecentDecisions implements Decisions {
@@ -17,7 +18,7 @@ export class RecentDecisions implements Decisions {
     this.#entries = new Recent(limit);
   }
 
-  remember(tenant: string, messageId: string, decision: string): void {
+  remember(tenant: string, messageId: string, decision: Words): void {
     const known = this.#entries.get(messageId);
     if (known === undefined) this.#entries.set(messageId, { tenant, decision, others: undefined });
     else if (known.tenant === tenant) known.decision = decision;
@@ -27,7 +28,7 @@ export class RecentDecisions implements Decisions {
   recall(tenant: string | undefined, messageId: string): string | undefined {
     const entry = this.#entries.get(messageId);
     if (entry === undefined) return undefined;
-    if (tenant === undefined) return entry.others === undefined ? entry.decision : undefined;
-    return entry.tenant === tenant ? entry.decision : entry.others?.get(tenant);
+    if (tenant === undefined) return entry.others === undefined ? entry.decision.bare : undefined;
+    return (entry.tenant === tenant ? entry.decision : entry.others?.get(tenant))?.bare;
   }
 }

@@ -11,7 +11,9 @@ import type { Redis } from "ioredis";
 import { hot } from "../connect.redis.ts";
 import { RecentDecisions } from "./decisions.memory.ts";
 import type { Decisions } from "./ports.ts";
+import type { Words } from "./decision.ts";
 import { scriptOf } from "./script.redis.ts";
+import { WORDS, wordsIn, type WordBook } from "./words.redis.ts";
 
 const BASE = "beamline:routing:decision:";
 const TTL_SECONDS = 3_600;
@@ -20,16 +22,32 @@ const EVERY_MS = 25;
 /** Decisions gathered in between at most. */
 const MOST = 2_000;
 
-/** ARGV: seconds, then message id, tenant and decision of each. Answers nothing. */
-const WRITE = `
-for i = 2, #ARGV, 3 do
-  local key = '${BASE}' .. ARGV[i]
-  redis.call('HSET', key, ARGV[i + 1], ARGV[i + 2])
-  redis.call('EXPIRE', key, ARGV[1])
+/**
+ * A message id holds `<tenant>\n<name of the words>\n`, or when several tenants used it all of theirs, one after another. ARGV: how many words,
+ * name, value and milliseconds of each; then message id, tenant and words of each decision.
+ */
+const REMEMBER = `
+local i = 2
+for _ = 1, tonumber(ARGV[1]) do
+  redis.call('SET', ARGV[i], ARGV[i + 1], 'PX', ARGV[i + 2])
+  i = i + 3
+end
+while i < #ARGV do
+  local key, tenant = '${BASE}' .. ARGV[i], ARGV[i + 1]
+  local mine = tenant .. '\\n' .. ARGV[i + 2] .. '\\n'
+  i = i + 3
+  local held = redis.call('SET', key, mine, 'EX', ${TTL_SECONDS}, 'GET')
+  if held and string.sub(held, 1, #tenant + 1) ~= tenant .. '\\n' then
+    for other, words in string.gmatch(held, '([^\\n]*)\\n([^\\n]*)\\n') do
+      if other ~= tenant then mine = mine .. other .. '\\n' .. words .. '\\n' end
+    end
+    redis.call('SET', key, mine, 'EX', ${TTL_SECONDS})
+  end
 end`;
 
 export interface RedisDecisionsOptions {
   readonly onTrouble: (error: unknown) => void;
+  readonly words: WordBook;
 }
 
 export class RedisDecisions implements Decisions {
@@ -37,19 +55,22 @@ export class RedisDecisions implements Decisions {
   readonly #own = new RecentDecisions();
   readonly #write: (...args: (string | number)[]) => Promise<unknown>;
   readonly #onTrouble: (error: unknown) => void;
+  readonly #words: WordBook;
+  #newWords: (string | number)[] = [];
   #gathered: string[] = [];
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(redis: Redis, { onTrouble }: RedisDecisionsOptions) {
+  constructor(redis: Redis, { onTrouble, words }: RedisDecisionsOptions) {
     this.#redis = redis;
     this.#onTrouble = onTrouble;
-    this.#write = scriptOf(redis, "Decisions", WRITE);
+    this.#words = words;
+    this.#write = scriptOf(redis, "Decisions", REMEMBER);
   }
 
-  remember(tenant: string, messageId: string, decision: string): void {
-    this.#own.remember(tenant, messageId, decision);
+  remember(tenant: string, messageId: string, words: Words): void {
+    this.#own.remember(tenant, messageId, words);
     if (this.#gathered.length >= 3 * MOST) return;
-    this.#gathered.push(messageId, tenant, decision);
+    this.#gathered.push(messageId, tenant, this.#words.refOf(words, this.#newWords));
     this.#timer ??= setTimeout(() => void this.flush(), EVERY_MS);
   }
 
@@ -69,18 +90,21 @@ export class RedisDecisions implements Decisions {
   async flush(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const gathered = this.#gathered;
-    this.#gathered = [];
-    if (gathered.length > 0) await this.#write(TTL_SECONDS, ...gathered).catch(this.#onTrouble);
+    const [gathered, newWords] = [this.#gathered, this.#newWords];
+    [this.#gathered, this.#newWords] = [[], []];
+    if (gathered.length > 0) await this.#write(newWords.length / 3, ...newWords, ...gathered).catch(this.#onTrouble);
   }
 
   /** Decisions of the tenant, or of all tenants. None also while Redis is away: then this worker's own are all there are. */
   async #stored(tenant: string | undefined, messageId: string): Promise<string[]> {
     try {
-      const key = BASE + messageId;
-      if (tenant === undefined) return await hot(() => this.#redis.hvals(key));
-      const stored = await hot(() => this.#redis.hget(key, tenant));
-      return stored === null ? [] : [stored];
+      const lines = (await hot(() => this.#redis.get(BASE + messageId)))?.split("\n") ?? [];
+      const names: string[] = [];
+      for (let at = 0; at + 1 < lines.length; at += 2)
+        if (tenant === undefined || lines[at] === tenant) names.push(WORDS + (lines[at + 1] ?? ""));
+      if (names.length === 0) return [];
+      const texts = await hot(() => this.#redis.mget(...names));
+      return texts.filter((text) => text !== null).map((text) => wordsIn(text).bare);
     } catch (thrown) {
       this.#onTrouble(thrown);
       return [];

@@ -175,7 +175,7 @@ function finish(
   started: number,
   payload?: string,
 ): string {
-  if (request.messageId !== "") ports.decisions.remember(request.tenant, request.messageId, spoken.bare);
+  if (request.messageId !== "") ports.decisions.remember(request.tenant, request.messageId, spoken.sessionless);
   const ms = ports.monotonic() - started;
   ports.measures.decided(policy, request.tenant, spoken.decision, ms);
   ports.load.took(ms);

@@ -74,11 +74,6 @@ export class Journal {
     }
   }
 
-  /** Whether no key was ever stored. Throws `unavailable`. */
-  async isNew(): Promise<boolean> {
-    return (await this.#lastSequence()) === 0;
-  }
-
   async #lastSequence(): Promise<number> {
     const { state } = await asking("look at the keys", () => this.#bus.jsm.streams.info(streams.routingKeys.name));
     return state.last_seq;

@@ -151,19 +151,21 @@ describe("a document that may be stored", () => {
   });
 });
 
-test("a policy with extensions, a session, a limit or a breaker is not plain", () => {
-  expect(policy(right).plain).toBe(true);
+test("a policy with extensions, a breaker or another algorithm does not choose by turns alone", () => {
   for (const more of [
     { pre: [{ id: "a" }] },
-    { sticky: { enabled: true } },
-    { rate_limit: { enabled: true } },
     { circuit_breaker: { enabled: true } },
     { defaults: { algorithm: "best_score" } },
-  ]) {
-    expect(policy({ ...right, ...more }).plain).toBe(false);
-  }
-  for (const more of [{ sticky: { enabled: false } }, { rate_limit: {} }, { circuit_breaker: { enabled: false } }])
-    expect(policy({ ...right, ...more }).plain).toBe(true);
+    { defaults: { affinity_key: "user" } },
+  ])
+    expect(policy({ ...right, ...more }).byTurns).toBe(false);
+  for (const more of [
+    {},
+    { sticky: { enabled: true } },
+    { rate_limit: { enabled: true } },
+    { circuit_breaker: { enabled: false } },
+  ])
+    expect(policy({ ...right, ...more }).byTurns).toBe(true);
 });
 
 describe("complexity", () => {

@@ -10,9 +10,9 @@ import type { Redis } from "ioredis";
 import { hot } from "../connect.redis.ts";
 import type { Journal } from "./journal.nats.ts";
 import { scriptOf, type Script } from "./script.redis.ts";
-import { COMPLETE, FINISH, KEY_TTL_MS, REBUILDING, RESTORE } from "./shared.lua.ts";
+import { WordBook } from "./words.redis.ts";
+import { COMPLETE, FINISH, KEY_TTL_MS, REBUILD_MS, REBUILDING, RESTORE } from "./shared.lua.ts";
 
-const TOKEN_MS = 30_000;
 /** Keys brought back with one call. */
 const CHUNK = 500;
 
@@ -47,14 +47,16 @@ export class Rebuild {
     const redis = this.#redis;
     if ((await hot(() => redis.exists(COMPLETE))) === 1) return;
     const token = randomUUID();
-    if ((await hot(() => redis.set(REBUILDING, token, "PX", TOKEN_MS, "NX"))) === null) return; // B1
+    if ((await hot(() => redis.set(REBUILDING, token, "PX", REBUILD_MS, "NX"))) === null) return; // B1
     const now = this.#options.now();
+    const book = new WordBook(this.#options.now);
     for await (const records of this.#journal.read()) {
       for (let at = 0; at < records.length; at += CHUNK) {
-        const args = records.slice(at, at + CHUNK).flatMap(({ name, digest, words, at: answered }) => {
+        const args: (string | number)[] = [];
+        for (const { name, digest, words, at: answered } of records.slice(at, at + CHUNK)) {
           const left = answered + KEY_TTL_MS - now;
-          return left > 0 ? [name, `a${digest}${words.bare}\n${words.enveloped}`, left] : [];
-        });
+          if (left > 0) args.push(name, `a${digest}${book.refOf(words, args)}`, left);
+        }
         if ((await hot(() => this.#restore(token, ...args))) === 0) return; // B3
       }
     }

@@ -2,8 +2,8 @@
  * What routing workers ask Redis, as scripts. One call carries the questions of many requests, each answered as if it had been asked alone. Times
  * are Redis' own, so that workers with different clocks agree.
  *
- * An idempotency key holds `h<digest>` while its first request is under way, then `a<digest><bare>\n<enveloped>`. Decisions are JSON, so
- * they hold no line break of their own.
+ * An idempotency key holds `h<digest>` while its first request is under way, then `a<digest><name of the words>` (words.redis.ts). Words are two
+ * lines of JSON, which has no line break of its own.
  */
 
 /** How long a key is remembered, milliseconds (BeamLine, idempotency). */
@@ -19,13 +19,16 @@ export const COMPLETE = `${BASE}complete`;
 /** Who is bringing the keys back. */
 export const REBUILDING = `${BASE}rebuilding`;
 
+/** How long a worker that rebuilds may be silent before another takes over, milliseconds. */
+export const REBUILD_MS = 5_000;
+
 /** Bits of a question. */
 export const asks = { key: 1, limit: 2, windows: 4, session: 8 } as const;
 
 /**
  * ARGV, per question: its bits; for a key: name, digest; for a limit: name, tokens per second, burst; for windows: how many, and name, seconds, most
  * of each; for a session: name, TTL in ms, provider offered ('' for none), providers allowed with line breaks around each.
- * Answers a text per question: `c`onflict, `p`ending, `u`nsure, `r<bare>\n<enveloped>`, `l<window, 0 for the policy>:<seconds>`, `g`o, `g` without
+ * Answers a text per question: `c`onflict, `p`ending, `u`nsure, `r<words>`, `l<window, 0 for the policy>:<seconds>`, `g`o, `g` without
  * a session, `k<provider>` kept, `n<provider>` new.
  */
 export const SETTLE = `
@@ -55,7 +58,14 @@ while i <= last do
     if old then
       if string.sub(old, 2, ${DIGEST_LENGTH + 1}) ~= digest then verdict = 'c'
       elseif string.sub(old, 1, 1) == 'h' then verdict = 'p'
-      else verdict = 'r' .. string.sub(old, ${DIGEST_LENGTH + 2}) end
+      else
+        local words = redis.call('GET', '${BASE}words:' .. string.sub(old, ${DIGEST_LENGTH + 2}))
+        if words then verdict = 'r' .. words else
+          redis.call('DEL', '${COMPLETE}')
+          complete = false
+          verdict = 'u'
+        end
+      end
     elseif not complete then
       verdict = 'u'
     end
@@ -121,9 +131,9 @@ while i <= last do
 end
 return answers`;
 
-/** ARGV, per key: its name and value. */
-export const REMEMBER = `
-for i = 1, #ARGV, 2 do redis.call('SET', ARGV[i], ARGV[i + 1], 'PX', ${KEY_TTL_MS}) end`;
+/** ARGV: name, value and milliseconds to keep it of each thing. */
+export const WRITE = `
+for i = 1, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'PX', ARGV[i + 2]) end`;
 
 /** ARGV: the name of a key. Lets go of one that is held. */
 export const FORGET = `
@@ -133,7 +143,7 @@ if held and string.sub(held, 1, 1) == 'h' then redis.call('DEL', ARGV[1]) end`;
 /** ARGV: token, then name, value and milliseconds left of each key. Answers 0 when somebody else, or nobody, is rebuilding. */
 export const RESTORE = `
 if redis.call('GET', '${REBUILDING}') ~= ARGV[1] then return 0 end
-redis.call('PEXPIRE', '${REBUILDING}', 30000)
+redis.call('PEXPIRE', '${REBUILDING}', ${REBUILD_MS})
 for i = 2, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'NX', 'PX', ARGV[i + 2]) end
 return 1`;
 

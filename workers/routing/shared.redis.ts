@@ -1,7 +1,7 @@
 /**
  * State that all routing workers share, in Redis: sessions, idempotency keys, limits.
  *
- * S1 One question is one round trip: key, limits and session together. The questions of one turn of the loop leave together.
+ * S1 One question is one round trip: key, limits and session together. Questions that come while others are on their way leave together.
  * S2 Every key carries its tenant, escaped, so that no tenant's key can spell another's.
  * S3 Redis forgets: a marker says that it knows every key there is. It goes with a flush, and is taken away when the connection was lost, since a
  *    Redis that crashed may have lost its last second. Without it unknown keys wait until the journal was read back (rebuild.redis.ts).
@@ -16,13 +16,15 @@ import type { Question, SharedState, Verdict } from "./ports.ts";
 import { Rebuild } from "./rebuild.redis.ts";
 import { Recent } from "./recent.ts";
 import { scriptOf, type Script } from "./script.redis.ts";
-import { asks, BASE, FORGET, HELD_MS, REMEMBER, SETTLE } from "./shared.lua.ts";
+import { wordsIn, type WordBook } from "./words.redis.ts";
+import { asks, BASE, FORGET, HELD_MS, KEY_TTL_MS, SETTLE, WRITE } from "./shared.lua.ts";
 
 export interface RedisStateOptions {
   /** Epoch milliseconds. */
   readonly now: () => number;
   /** Told of what could not be stored. */
   readonly onTrouble: (error: unknown) => void;
+  readonly words: WordBook;
 }
 
 /** Pauses between two looks at a key whose first request is under way, milliseconds. */
@@ -49,15 +51,17 @@ export class RedisState implements SharedState {
   readonly #remember: Script;
   readonly #forget: Script;
   readonly #own = new Recent<{ readonly digest: string; readonly words: Words }>(OWN_KEYS);
-  #asked: Asked[] = [];
-  #remembered: string[] = [];
+  readonly #asked: Asked[] = [];
+  readonly #remembered: (string | number)[] = [];
+  #asking = false;
+  #writing = false;
 
   constructor(redis: Redis, journal: Journal, options: RedisStateOptions) {
     this.#journal = journal;
     this.#options = options;
     this.#rebuild = new Rebuild(redis, journal, options);
     this.#settle = scriptOf(redis, "Settle", SETTLE);
-    this.#remember = scriptOf(redis, "Remember", REMEMBER);
+    this.#remember = scriptOf(redis, "Write", WRITE);
     this.#forget = scriptOf(redis, "Forget", FORGET);
   }
 
@@ -82,8 +86,9 @@ export class RedisState implements SharedState {
     } catch (thrown) {
       this.#options.onTrouble(thrown);
     }
-    if (this.#remembered.length === 0) queueMicrotask(() => this.#write());
-    this.#remembered.push(name, `a${digest}${words.bare}\n${words.enveloped}`);
+    if (!this.#writing && this.#remembered.length === 0) queueMicrotask(() => void this.#write());
+    const ref = this.#options.words.refOf(words, this.#remembered);
+    this.#remembered.push(name, `a${digest}${ref}`, KEY_TTL_MS);
   }
 
   forget(tenant: string, key: string): void {
@@ -102,7 +107,10 @@ export class RedisState implements SharedState {
       }
       if (answer !== "p" && answer !== "u") return verdictOf(answer, question);
       if (this.#options.now() > until) return { kind: "busy", retryAfterSeconds: Math.ceil(HELD_MS / 1_000) };
-      if (answer === "u") this.#rebuild.run().catch(this.#options.onTrouble);
+      if (answer === "u") {
+        this.#options.words.forget();
+        this.#rebuild.run().catch(this.#options.onTrouble);
+      }
       await pause(pauseMs);
       answered = this.#ask(question);
     }
@@ -115,35 +123,45 @@ export class RedisState implements SharedState {
     return known.digest === idempotency?.digest ? { kind: "replay", words: known.words } : { kind: "conflict" };
   }
 
-  /** S1. */
+  /** S1: alone, a question leaves at once; while others are on their way it waits for them and leaves with whoever else has come. */
   #ask(question: Question): Promise<string> {
     return new Promise((resolve, reject) => {
-      if (this.#asked.length === 0) queueMicrotask(() => this.#send());
       this.#asked.push({ question, resolve, reject });
-      if (this.#asked.length === MOST) this.#send();
+      if (this.#asking || this.#asked.length > 1) return;
+      queueMicrotask(() => void this.#send());
     });
   }
 
-  #send(): void {
-    const asked = this.#asked;
-    if (asked.length === 0) return;
-    this.#asked = [];
-    const args: (string | number)[] = [];
-    for (const { question } of asked) spell(question, args);
-    this.#settle(...args).then(
-      (answers) => {
-        for (const [at, { resolve }] of asked.entries()) resolve((answers as string[])[at] ?? "g");
-      },
-      (thrown: unknown) => {
-        for (const { reject } of asked) reject(thrown);
-      },
-    );
+  /** Never rejects. */
+  async #send(): Promise<void> {
+    if (this.#asking) return;
+    this.#asking = true;
+    while (this.#asked.length > 0) {
+      const some = this.#asked.splice(0, MOST);
+      const args: (string | number)[] = [];
+      for (const { question } of some) spell(question, args);
+      try {
+        const answers = (await this.#settle(...args)) as string[];
+        for (const [at, { resolve }] of some.entries()) resolve(answers[at] ?? "g");
+      } catch (thrown) {
+        for (const { reject } of some) reject(thrown);
+      }
+    }
+    this.#asking = false;
   }
 
-  #write(): void {
-    const remembered = this.#remembered;
-    this.#remembered = [];
-    this.#remember(...remembered).catch(this.#options.onTrouble);
+  /** The same for answers; what they say is not waited for. */
+  async #write(): Promise<void> {
+    if (this.#writing) return;
+    this.#writing = true;
+    while (this.#remembered.length > 0) {
+      try {
+        await this.#remember(...this.#remembered.splice(0, 3 * MOST));
+      } catch (thrown) {
+        this.#options.onTrouble(thrown);
+      }
+    }
+    this.#writing = false;
   }
 }
 
@@ -173,10 +191,8 @@ function verdictOf(answer: string, question: Question): Verdict {
   switch (answer[0]) {
     case "c":
       return { kind: "conflict" };
-    case "r": {
-      const end = rest.indexOf("\n");
-      return { kind: "replay", words: { bare: rest.slice(0, end), enveloped: rest.slice(end + 1) } };
-    }
+    case "r":
+      return { kind: "replay", words: wordsIn(rest) };
     case "l": {
       const [window = 0, seconds = 1] = rest.split(":").map(Number);
       return { kind: "limited", retryAfterSeconds: seconds, window: question.windows[window - 1] };

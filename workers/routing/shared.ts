@@ -5,8 +5,19 @@
 import { hash } from "node:crypto";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { Policy } from "./compile.ts";
-import { circuitChoice, decide, fallback, say, select, type DecidePorts, type Offer } from "./decide.ts";
-import type { Spoken, Words } from "./decision.ts";
+import {
+  circuitChoice,
+  decide,
+  fallback,
+  isCommon,
+  phrase,
+  say,
+  select,
+  type DecidePorts,
+  type Offer,
+} from "./decide.ts";
+import { forSession, type Spoken, type Words } from "./decision.ts";
+import type { Choice } from "./explain.ts";
 import { payloadIn, type RoutingRequest } from "./forms.ts";
 import { textFact, type Facts } from "./match.ts";
 import type { Question, SessionQuestion, SharedState, Verdict, Window } from "./ports.ts";
@@ -115,7 +126,7 @@ function prepare(policy: Policy, facts: Facts, ports: SharedPorts): Prepared {
   const session = policy.sticky === undefined ? undefined : textFact(facts, policy.sticky.sessionKey);
   if (session === undefined || circuitChoice(policy, facts, ports.health) !== undefined)
     return { field: open, offer: undefined, session: undefined };
-  const field = survey(policy, facts, ports.health);
+  const field = isCommon(policy, facts) ? open : survey(policy, facts, ports.health);
   return { field, offer: select(policy, facts, field, ports, false), session };
 }
 
@@ -142,39 +153,28 @@ function inSession(
   verdict: Verdict & { kind: "go" },
 ): Spoken {
   const stored = verdict.session;
-  const ttlMs = policy.sticky?.ttlMs ?? 0;
-  const ends = { stickyKey: session, expiresAtMs: ports.now() + ttlMs };
   ports.onSession?.(facts.tenant, stored?.kept === true);
-  if (stored?.kept === true || (stored !== undefined && stored.provider !== offer?.choice.provider)) {
-    offer?.giveBack();
-    claim(policy, stored.provider, facts, ports.health);
-    const losses = field.losses.map((loss) => loss ?? `the session is with ${stored.provider}`);
-    return say(
-      policy,
-      facts,
-      {
-        provider: stored.provider,
-        reason: "sticky",
-        algorithm: "sticky",
-        losses,
-        more: { session_key: policy.sticky?.sessionKey ?? "" },
-        ...ends,
-      },
-      ports,
-    );
-  }
-  if (offer === undefined) return say(policy, facts, fallback(policy, facts, field, ports, false), ports);
-  claim(policy, offer.choice.provider, facts, ports.health);
-  return say(
-    policy,
-    facts,
-    { ...offer.choice, more: { session_key: policy.sticky?.sessionKey ?? "" }, ...ends },
-    ports,
-  );
+  const kept = stored?.kept === true || (stored !== undefined && stored.provider !== offer?.choice.provider);
+  if (kept) offer?.giveBack();
+  const choice = kept ? keptChoice(policy, stored.provider, field) : offer?.choice;
+  if (choice === undefined) return say(policy, facts, fallback(policy, facts, field, ports, false), ports);
+  claim(policy, choice.provider, facts, ports.health);
+  const make = (about: Facts): Spoken =>
+    say(policy, about, { ...choice, more: { session_key: policy.sticky?.sessionKey ?? "" } }, ports);
+  const spoken = isCommon(policy, facts)
+    ? phrase(policy, facts.tenant, `${choice.reason} ${choice.provider}`, ports.health, make)
+    : make(facts);
+  return forSession(spoken, session, ports.now() + (policy.sticky?.ttlMs ?? 0));
+}
+
+function keptChoice(policy: Policy, provider: string, { losses }: Survey): Choice {
+  const why = policy.candidates.map((_, at) => losses[at] ?? `the session is with ${provider}`);
+  return { provider, reason: "sticky", algorithm: "sticky", losses: why };
 }
 
 function sessionOf(policy: Policy, value: string, { usable }: Survey, offer: Offer | undefined): SessionQuestion {
-  const allowed = policy.candidates.filter((_, at) => usable === undefined || usable[at] === true).map(({ id }) => id);
+  const allowed =
+    usable === undefined ? policy.candidateIds : policy.candidateIds.filter((_, at) => usable[at] === true);
   return { value, ttlMs: policy.sticky?.ttlMs ?? 0, offer: offer?.choice.provider, allowed };
 }
 

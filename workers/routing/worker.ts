@@ -41,6 +41,7 @@ import { seedDefaultPolicy } from "./seed.ts";
 import { routingSettings, windowsOf } from "./settings.ts";
 import { MemoryState } from "./shared.memory.ts";
 import { RedisState } from "./shared.redis.ts";
+import { WordBook } from "./words.redis.ts";
 
 /** Where the answer to a request without a reply subject goes; one public client listens to the second. */
 export const fallbackReplies = ["beamline.router.v1.decide.reply", "beamline.router.v1.decide.response"] as const;
@@ -65,9 +66,10 @@ export const routingWorker = defineWorker({
       () => connectRedis(config.REDIS_URL, "routing", REDIS_TIMEOUT_MS),
       (one) => one.close(),
     );
-    const shared = new RedisState(hot.redis, new Journal(bus), { now, onTrouble });
+    const words = new WordBook(now);
+    const shared = new RedisState(hot.redis, new Journal(bus), { now, onTrouble, words });
     shared.begin();
-    const decisions = scope.use("decisions", new RedisDecisions(hot.redis, { onTrouble }), (one) => one.flush());
+    const decisions = scope.use("decisions", new RedisDecisions(hot.redis, { onTrouble, words }), (one) => one.flush());
 
     const store = new PolicyStore(bus, {
       quota: config.BEAMLINE_ROUTER_POLICY_QUOTA,
