@@ -69,7 +69,9 @@ export const routingWorker = defineWorker({
     const words = new WordBook(now);
     const shared = new RedisState(hot.redis, new Journal(bus), { now, onTrouble, words });
     shared.begin();
-    const decisions = scope.use("decisions", new RedisDecisions(hot.redis, { onTrouble, words }), (one) => one.flush());
+    const decisions = scope.use("decisions", new RedisDecisions(hot.redis, { now, onTrouble, words }), (one) =>
+      one.flush(),
+    );
 
     const store = new PolicyStore(bus, {
       quota: config.BEAMLINE_ROUTER_POLICY_QUOTA,
