@@ -5,11 +5,11 @@
  */
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import { chmod, lstat, open, readlink, rename, unlink, utimes } from "node:fs/promises";
+import { lstat, open, readlink, rename, unlink } from "node:fs/promises";
 import type { ObjectStore } from "../../bus/objects.ts";
 import { ToolFailure } from "./failure.ts";
 import type { Place } from "./files/confine.ts";
-import { keepOwner } from "./files/tree.ts";
+import { NEW_FILE } from "./files/tree.ts";
 
 /** A file or link as it was. */
 export type Snapshot =
@@ -103,12 +103,7 @@ export async function putFile(
   const beside = place.sibling(
     `.${place.name.slice(0, 100)}.${process.pid}.${Math.random().toString(36).slice(2)}.tmp`,
   );
-  const mode = facts?.mode ?? 0o666;
-  const handle = await open(
-    beside,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-    facts === undefined ? 0o666 : 0o600,
-  );
+  const handle = await open(beside, NEW_FILE, facts === undefined ? 0o666 : 0o600);
   let size = 0;
   try {
     try {
@@ -122,14 +117,15 @@ export async function putFile(
         await handle.writeFile(chunk);
         size += chunk.length;
       }
+      if (facts !== undefined) {
+        // Through the handle: by name it could be another's file by now. Owner first, it clears setuid and setgid.
+        if (process.getuid?.() === 0) await handle.chown(facts.uid, facts.gid);
+        await handle.chmod(facts.mode);
+        if (facts.mtimeMs !== undefined) await handle.utimes(new Date(), facts.mtimeMs / 1000);
+      }
       await handle.sync();
     } finally {
       await handle.close();
-    }
-    if (facts !== undefined) {
-      await keepOwner(beside, facts.uid, facts.gid);
-      await chmod(beside, mode);
-      if (facts.mtimeMs !== undefined) await utimes(beside, new Date(), facts.mtimeMs / 1000);
     }
     await rename(beside, place.at);
   } catch (thrown) {

@@ -8,6 +8,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { Bucket } from "./bucket.ts";
 import { agents, lacking, parseHeld, type Held } from "./capabilities.ts";
 import { ToolFailure } from "./failure.ts";
+import type { Fence } from "./files/confine.ts";
 
 export interface Grant {
   /** As it was asked for. */
@@ -38,6 +39,16 @@ export interface GrantRequest {
   readonly by: string;
 }
 
+/** What came of checking an agent. */
+export interface Checked {
+  /** Capabilities it lacks. */
+  readonly missing: string[];
+  /** Whether it has any capability at all. */
+  readonly known: boolean;
+  /** Where its capabilities hold, when they hold for some paths only. */
+  readonly fence: Fence | undefined;
+}
+
 export class Grants {
   readonly #bucket: Bucket<GrantDocument>;
   readonly #clock: Clock;
@@ -49,25 +60,30 @@ export class Grants {
 
   /**
    * What an agent lacks, and whether it has any set at all. Only an agent whose default set does not suffice costs a look into the bucket;
-   * only grants bound to a path ask for the paths.
+   * only grants bound to a path ask for the paths. When it passes by such a grant alone there is a fence: paths are names, and what they
+   * name may be another thing by the time it is opened, so whatever is opened has to ask it again.
    */
   async check(
     tenant: string,
     agent: string,
     needs: readonly string[],
     paths: () => Promise<readonly string[]>,
-  ): Promise<{ readonly missing: string[]; readonly known: boolean }> {
+  ): Promise<Checked> {
     const byDefault = Object.hasOwn(agents, agent)
       ? (agents[agent] ?? []).map((capability) => ({ capability }))
       : undefined;
-    if (byDefault !== undefined && lacking(needs, byDefault, []).length === 0) return { missing: [], known: true };
-    if (agent === "") return { missing: [...needs], known: false };
+    if (byDefault !== undefined && lacking(needs, byDefault, []).length === 0)
+      return { missing: [], known: true, fence: undefined };
+    if (agent === "") return { missing: [...needs], known: false, fence: undefined };
     const granted = await this.held(tenant, agent);
     const bound = granted.some(({ resource }) => resource !== undefined) ? await paths() : [];
-    return {
-      missing: lacking(needs, [...(byDefault ?? []), ...granted], bound),
-      known: byDefault !== undefined || granted.length > 0,
-    };
+    const held = [...(byDefault ?? []), ...granted];
+    const missing = lacking(needs, held, bound);
+    const fence: Fence | undefined =
+      missing.length === 0 && lacking(needs, held, []).length > 0
+        ? (path) => lacking(needs, held, [path]).length === 0
+        : undefined;
+    return { missing, known: byDefault !== undefined || granted.length > 0, fence };
   }
 
   /** Grants an agent still has. */

@@ -127,7 +127,7 @@ export function callOf(ports: PipelinePorts, journey: Journey, signal: AbortSign
     executionId,
     traceparent: context.traceparent,
     signal,
-    host: ports.host,
+    host: journey.fence === undefined ? ports.host : { ...ports.host, files: ports.host.files.fenced(journey.fence) },
     depth: 0,
     steps,
     undo(...more) {

@@ -23,6 +23,7 @@ import { hashOf } from "./canonical.ts";
 import type { Happening } from "./chain.ts";
 import type { Claims, Repeat } from "./claims.ts";
 import { KEPT_OUTPUT, type Executions, type Known } from "./executions.ts";
+import type { Fence } from "./files/confine.ts";
 import type { Grants } from "./grants.ts";
 import type { Host } from "./host.ts";
 import type { Ledger } from "./ledger.ts";
@@ -78,6 +79,8 @@ export interface Journey {
   /** Revision of the idempotency key's claim that this call may replace. */
   claimRevision: number;
   known: Known | undefined;
+  /** Where the agent's capabilities hold; undefined when they hold everywhere. */
+  fence: Fence | undefined;
 }
 
 /** A refusal: its text travels in the response. */
@@ -112,6 +115,7 @@ export class Pipeline {
       replayed: undefined,
       claimRevision: 0,
       known: undefined,
+      fence: undefined,
     };
     const refused =
       this.#readInput(journey) ??
@@ -153,14 +157,16 @@ export class Pipeline {
     return undefined;
   }
 
-  async #capabilities({ request, context, offered, input }: Journey): Promise<Outcome | undefined> {
+  async #capabilities(journey: Journey): Promise<Outcome | undefined> {
+    const { request, context, offered, input } = journey;
     const { grants, host } = this.ports;
-    const { missing, known } = await grants.check(context.tenant, request.agent_id, offered.needs, () => {
+    const { missing, known, fence } = await grants.check(context.tenant, request.agent_id, offered.needs, () => {
       const given = (offered.handler.paths ?? [])
         .flatMap((field) => input[field] ?? [])
         .filter((value) => typeof value === "string");
       return Promise.all(given.map((path) => host.files.canonical(path)));
     });
+    journey.fence = fence;
     return missing.length === 0 && known ? undefined : refuse(wordDenied(missing));
   }
 

@@ -13,10 +13,11 @@ import { wordDenied } from "./capabilities.ts";
 import { bounded } from "./bounded.ts";
 import { isConflict, type Execution, type Known } from "./executions.ts";
 import { ToolFailure } from "./failure.ts";
+import type { Fence } from "./files/confine.ts";
 import { callOf } from "./perform.ts";
 import type { Journey, PipelinePorts } from "./pipeline.ts";
 import type { Offered } from "./registry.ts";
-import { checkUndo, undo } from "./undo.ts";
+import { checkUndo, undo, type Step } from "./undo.ts";
 
 export interface Undone {
   readonly success: boolean;
@@ -104,10 +105,13 @@ export class Rollbacks {
     const { executions, clock } = this.#ports;
     const { execution } = known;
     const forced = FORCE.test(reason);
-    const refusal = this.#refusal(execution, offered, forced) ?? (await this.#gates(execution, offered, context));
+    const refusal = this.#refusal(execution, offered, forced);
     if (refusal !== undefined || offered === undefined) return { success: false, error: refusal ?? "" };
+    const gates = await this.#gates(execution, offered, context);
+    if ("refusal" in gates) return { success: false, error: gates.refusal };
     const signal = AbortSignal.timeout(LONGEST_MS);
-    const call = callOf(this.#ports, journeyOf(execution, offered, executionId, context), signal, []);
+    const journey = { ...journeyOf(execution, offered, executionId, context), fence: gates.fence };
+    const call = callOf(this.#ports, journey, signal, []);
     if (!forced) await checkUndo(execution.steps, call); // R3
     let claimed: Known;
     try {
@@ -144,16 +148,19 @@ export class Rollbacks {
     return undefined;
   }
 
-  /** R2. */
-  async #gates(execution: Execution, offered: Offered | undefined, context: CallContext): Promise<string | undefined> {
+  /** R2. The fence of grants that hold for some paths only goes along: a rollback reaches no further than the call did. */
+  async #gates(
+    execution: Execution,
+    offered: Offered,
+    context: CallContext,
+  ): Promise<{ readonly refusal: string } | { readonly fence: Fence | undefined }> {
     const { grants, rate } = this.#ports;
-    const { missing, known } = await grants.check(context.tenant, execution.agent_id, offered?.needs ?? [], async () =>
-      execution.steps.flatMap((step) => ("path" in step ? [step.path] : step.op === "move" ? [step.to] : [])),
+    const { missing, known, fence } = await grants.check(context.tenant, execution.agent_id, offered.needs, async () =>
+      execution.steps.flatMap(touched),
     );
-    if (missing.length > 0 || !known) return wordDenied(missing);
-    return (await rate.take(context.tenant, execution.agent_id, execution.tool_name))
-      ? undefined
-      : "Rate limit exceeded";
+    if (missing.length > 0 || !known) return { refusal: wordDenied(missing) };
+    const passes = await rate.take(context.tenant, execution.agent_id, execution.tool_name);
+    return passes ? { fence } : { refusal: "Rate limit exceeded" };
   }
 
   async #audit(
@@ -187,6 +194,13 @@ export class Rollbacks {
   }
 }
 
+/** Paths a step changes; of directories made on the way the last, since grants need not reach those above it. */
+function touched(step: Step): readonly string[] {
+  if (step.op === "rmdir") return step.paths.slice(-1);
+  if (step.op === "move") return [step.to];
+  return "path" in step ? [step.path] : [];
+}
+
 /** The call a rollback is carried out as: the agent's and the task's of the execution it undoes. */
 function journeyOf(execution: Execution, offered: Offered, executionId: string, context: CallContext): Journey {
   const { tool_name, agent_id, task_id, reason, backup_id, input_hash } = execution;
@@ -203,5 +217,6 @@ function journeyOf(execution: Execution, offered: Offered, executionId: string, 
     replayed: undefined,
     claimRevision: 0,
     known: undefined,
+    fence: undefined,
   };
 }

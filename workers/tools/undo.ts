@@ -5,12 +5,12 @@
  * U2 What is there now must be what the tool left there, unless the caller insists.
  * U3 Nothing is deleted for good: what an undo takes away goes to the trash of its root.
  */
-import { chmod, lchown, lstat, mkdir, rename, rmdir, symlink, unlink } from "node:fs/promises";
+import { lchown, lstat, mkdir, rename, rmdir, symlink, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { ToolFailure, reasonOf, systemCode } from "./failure.ts";
 import { putFile, type Snapshot } from "./backup.ts";
 import { look, TRASH, type Place } from "./files/confine.ts";
-import { fingerprint } from "./files/tree.ts";
+import { changeMode, fingerprint } from "./files/tree.ts";
 import type { Call, Json } from "./tool.ts";
 
 export type Step =
@@ -96,12 +96,11 @@ async function carryOut(step: Step, call: Call): Promise<void> {
       return removeToTrash(step.path, call);
     case "rmdir": {
       for (const path of step.paths.toReversed()) {
-        const place = await files.place(path).catch(() => undefined);
+        await using place = await files.place(path, { onTheWay: true }).catch(() => undefined);
         if (place === undefined) continue;
         await rmdir(place.at).catch((thrown: unknown) => {
           if (!["ENOTEMPTY", "ENOENT"].includes(systemCode(thrown))) throw thrown;
         });
-        await place[Symbol.asyncDispose]();
       }
       return;
     }
@@ -114,8 +113,7 @@ async function carryOut(step: Step, call: Call): Promise<void> {
     }
     case "mode": {
       await using place = await files.place(step.path);
-      if ((await lstat(place.at)).isSymbolicLink()) throw new ToolFailure(`${step.path} is a symbolic link now`);
-      return await chmod(place.at, step.mode);
+      return await changeMode(place.at, step.path, step.mode);
     }
     case "owner": {
       await using place = await files.place(step.path);

@@ -1,11 +1,11 @@
 /** Files (aiOS tools, namespace fs). Everything happens inside the configured roots; see files/confine.ts for how. */
 import { constants } from "node:fs";
-import { chmod, lchown, lstat, mkdir, open, readdir, rename, symlink } from "node:fs/promises";
+import { lchown, lstat, mkdir, open, readdir, rename, symlink } from "node:fs/promises";
 import { putFile } from "../backup.ts";
 import { ToolFailure, systemCode } from "../failure.ts";
 import { look, openDirectory, TRASH, type Place } from "../files/confine.ts";
 import { globMatcher } from "../files/glob.ts";
-import { copyTree, explain, walk } from "../files/tree.ts";
+import { changeMode, copyTree, explain, walk } from "../files/tree.ts";
 import { diskUsage, failing, located, restoring } from "./atpath.ts";
 import { bool, int, list, num, object, path, str } from "../schema.ts";
 import { tool, type Call, type Namespace } from "../tool.ts";
@@ -254,16 +254,7 @@ export const fs: Namespace<"fs"> = {
     },
     async run({ path, mode }, call) {
       await using place = await located("fs.chmod", path, call);
-      // Through a handle that stands for the thing itself: a link swapped in meanwhile is not followed.
-      const handle = await open(place.at, O_PATH | constants.O_NOFOLLOW).catch(
-        failing("fs.chmod", `failed to change ${path}`),
-      );
-      try {
-        if ((await handle.stat()).isSymbolicLink()) throw new ToolFailure(`fs.chmod: ${path} is a symbolic link`);
-        await chmod(`/proc/self/fd/${handle.fd}`, modeOf(mode)).catch(failing("fs.chmod", `failed to change ${path}`));
-      } finally {
-        await handle.close();
-      }
+      await changeMode(place.at, path, modeOf(mode)).catch(failing("fs.chmod", `failed to change ${path}`));
       return { changed: true };
     },
   }),
@@ -356,9 +347,6 @@ export const fs: Namespace<"fs"> = {
     },
   }),
 };
-
-/** O_PATH of Linux, which the platform's constants leave out. */
-const O_PATH = 0o10000000;
 
 async function onOtherDevice(from: Place, destination: string, call: Call): Promise<boolean> {
   let above = call.host.files.plain(destination);

@@ -1,12 +1,14 @@
 /** Git (aiOS tools, namespace git), by the git binary with argument vectors. */
-import { lstat, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { ToolFailure } from "../failure.ts";
+import { mkdir, rmdir } from "node:fs/promises";
+import { join } from "node:path";
+import { ToolFailure, systemCode } from "../failure.ts";
 import { look } from "../files/confine.ts";
+import { explain } from "../files/tree.ts";
 import { bool, int, list, object, path, str } from "../schema.ts";
-import { tool, type Call, type Json, type Namespace } from "../tool.ts";
+import { tool, type Json, type Namespace } from "../tool.ts";
 import type { Step } from "../undo.ts";
-import { located, restoring } from "./atpath.ts";
+import { failing, located, restoring } from "./atpath.ts";
+import { current, opened, remoteOf, repoAt, run, sourceOf } from "./repository.ts";
 
 interface InRepo {
   readonly repo_path: string;
@@ -19,29 +21,6 @@ const ref = (description: string, more: Json = {}) =>
 const remote = ref("", { default: "origin" });
 const paths = ["repo_path"];
 const FIELD = "\u001f";
-
-/**
- * Nothing a repository says may start a program: no hooks, no pager, no helpers. Settings that cannot be switched off from here make a
- * repository unusable for tools (see `refuseTraps`).
- */
-const SAFE = [
-  "core.hooksPath=/dev/null",
-  "core.fsmonitor=false",
-  "core.pager=cat",
-  "core.askPass=",
-  "credential.helper=",
-  "commit.gpgSign=false",
-  "protocol.allow=never",
-  "protocol.https.allow=always",
-  "protocol.http.allow=always",
-  "http.followRedirects=false",
-  "safe.directory=*",
-  "gc.auto=0",
-  "maintenance.auto=false",
-].flatMap((setting) => ["-c", setting]);
-
-const TRAPS =
-  /^(filter\..*|diff\..*\.(command|textconv)|merge\..*\.driver|core\.(sshcommand|gitproxy|editor|worktree|alternaterefscommand)|gpg\..*|remote\..*\.(vcs|proxy|uploadpack|receivepack)|url\..*|include(if)?\..*|http\..*|credential\..*|protocol\..*|uploadpack\..*|receive\..*|submodule\..*)$/i;
 
 export const git: Namespace<"git"> = {
   "git.init": tool<{ path: string; bare: boolean }>({
@@ -64,7 +43,11 @@ export const git: Namespace<"git"> = {
     },
     async run({ path, bare }, call) {
       await using place = await located("git.init", path, call, { parents: [] });
-      await run(dirname(place.path), ["init", "--quiet", ...(bare ? ["--bare"] : []), "--", place.path], call);
+      await mkdir(place.at).catch((thrown: unknown) => {
+        if (systemCode(thrown) !== "EEXIST") throw explain("git.init", `failed to create ${path}`, thrown);
+      });
+      await using directory = await opened(place, path, call);
+      await run(directory, ["init", "--quiet", ...(bare ? ["--bare"] : [])], call);
       return { success: true, path: place.path };
     },
   }),
@@ -92,11 +75,18 @@ export const git: Namespace<"git"> = {
         ...(branch === undefined ? [] : [`--branch=${branch}`]),
         ...(depth > 0 ? [`--depth=${depth}`] : []),
       ];
-      await run(
-        dirname(place.path),
-        [...source.settings, "clone", "--quiet", "--no-local", ...options, "--", source.url, place.path],
-        call,
-      );
+      await mkdir(place.at).catch(failing("git.clone", `failed to create ${destination}`));
+      try {
+        await using directory = await opened(place, destination, call);
+        await run(
+          directory,
+          [...source.settings, "clone", "--quiet", "--no-local", ...options, "--", source.url, "."],
+          call,
+        );
+      } catch (thrown) {
+        await rmdir(place.at).catch(() => undefined); // git took back what it had put in
+        throw thrown;
+      }
       return { success: true, url, destination: place.path };
     },
   }),
@@ -112,11 +102,11 @@ export const git: Namespace<"git"> = {
     changes: true,
     paths,
     async prepare({ repo_path }, call) {
-      const repo = await repoAt(repo_path, call);
-      return restoring("git.add", join(repo, ".git", "index"), call, false);
+      await using repo = await repoAt(repo_path, call);
+      return await restoring("git.add", join(repo.path, ".git", "index"), call, false);
     },
     async run({ repo_path, files = [], all }, call) {
-      const repo = await repoAt(repo_path, call);
+      await using repo = await repoAt(repo_path, call);
       if (files.length === 0 && !all) throw new ToolFailure("git.add: name files or set all");
       await run(repo, ["add", ...(all ? ["--all"] : []), "--", ...(all ? [] : files)], call);
       const staged = await run(repo, ["diff", "--cached", "--name-only", "-z"], call);
@@ -135,7 +125,7 @@ export const git: Namespace<"git"> = {
     changes: true,
     paths,
     async run({ repo_path, message, author }, call) {
-      const repo = await repoAt(repo_path, call);
+      await using repo = await repoAt(repo_path, call);
       await run(
         repo,
         [
@@ -158,7 +148,7 @@ export const git: Namespace<"git"> = {
     changes: true,
     paths,
     async run({ repo_path, remote, branch }, call) {
-      const repo = await repoAt(repo_path, call);
+      await using repo = await repoAt(repo_path, call);
       const name = branch ?? (await current(repo, call));
       const target = await remoteOf(repo, remote, call);
       await run(
@@ -177,7 +167,7 @@ export const git: Namespace<"git"> = {
     changes: true,
     paths,
     async run({ repo_path, remote, branch }, call) {
-      const repo = await repoAt(repo_path, call);
+      await using repo = await repoAt(repo_path, call);
       const target = await remoteOf(repo, remote, call);
       const output = await run(
         repo,
@@ -207,9 +197,9 @@ export const git: Namespace<"git"> = {
     changes: true,
     paths,
     async prepare({ repo_path, action, name = "" }, call) {
-      const repo = await repoAt(repo_path, call);
+      await using repo = await repoAt(repo_path, call);
       const step = (input: Json): readonly Step[] => [
-        { op: "run", tool: "git.branch", input: { repo_path: repo, ...input } },
+        { op: "run", tool: "git.branch", input: { repo_path: repo.path, ...input } },
       ];
       if (action === "create") return step({ action: "delete", name });
       if (action === "switch") return step({ action: "switch", name: await current(repo, call) });
@@ -221,7 +211,7 @@ export const git: Namespace<"git"> = {
       });
     },
     async run({ repo_path, action, name, at }, call) {
-      const repo = await repoAt(repo_path, call);
+      await using repo = await repoAt(repo_path, call);
       if (action !== "list" && name === undefined) throw new ToolFailure(`git.branch: ${action} needs a name`);
       const given = name ?? "";
       if (action === "create")
@@ -247,7 +237,7 @@ export const git: Namespace<"git"> = {
     }),
     paths,
     async run({ repo_path }, call) {
-      const repo = await repoAt(repo_path, call);
+      await using repo = await repoAt(repo_path, call);
       const lines = (await run(repo, ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"], call))
         .split("\0")
         .filter(Boolean);
@@ -269,7 +259,7 @@ export const git: Namespace<"git"> = {
     output: object({ entries: list(object({ hash: str(), author: str(), date: str("RFC 3339"), message: str() })) }),
     paths,
     async run({ repo_path, count }, call) {
-      const repo = await repoAt(repo_path, call);
+      await using repo = await repoAt(repo_path, call);
       const text = await run(
         repo,
         ["log", "-z", `--max-count=${count}`, `--format=%H${FIELD}%an${FIELD}%aI${FIELD}%s`],
@@ -292,7 +282,7 @@ export const git: Namespace<"git"> = {
     output: object({ diff: str(), files_changed: int() }),
     paths,
     async run({ repo_path, staged, commit }, call) {
-      const repo = await repoAt(repo_path, call);
+      await using repo = await repoAt(repo_path, call);
       const which = [...(staged ? ["--cached"] : []), ...(commit === undefined ? [] : [commit])];
       const diff = await run(repo, ["diff", "--no-ext-diff", "--no-textconv", "--no-color", ...which, "--"], call);
       const names = await run(
@@ -304,77 +294,3 @@ export const git: Namespace<"git"> = {
     },
   }),
 };
-
-/** Runs git. Throws `ToolFailure` with what it complained about. */
-async function run(cwd: string, args: readonly string[], call: Call): Promise<string> {
-  return call.host.programs.must("git", [...SAFE, ...args], {
-    cwd,
-    signal: call.signal,
-    maxBytes: 4 * 1024 * 1024,
-    env: {
-      GIT_CONFIG_NOSYSTEM: "1",
-      GIT_CONFIG_GLOBAL: "/dev/null",
-      GIT_TERMINAL_PROMPT: "0",
-      GIT_CEILING_DIRECTORIES: dirname(cwd),
-      GIT_AUTHOR_NAME: call.agent,
-      GIT_AUTHOR_EMAIL: `${call.agent}@beamline.invalid`,
-      GIT_COMMITTER_NAME: call.agent,
-      GIT_COMMITTER_EMAIL: `${call.agent}@beamline.invalid`,
-    },
-  });
-}
-
-/** The real path of a repository inside the roots that asks for nothing dangerous. */
-async function repoAt(given: string, call: Call): Promise<string> {
-  await using place = await located(call.tool, given, call, { follow: true });
-  const inner = await lstat(join(place.path, ".git")).catch(() => undefined);
-  const bare = inner === undefined && (await stat(join(place.path, "HEAD")).catch(() => undefined)) !== undefined;
-  if (inner?.isDirectory() !== true && !bare) throw new ToolFailure(`${call.tool}: ${given} is not a git repository`);
-  await refuseTraps(place.path, call);
-  return place.path;
-}
-
-/** Whoever may write files may write `.git/config`; what it could make git run is refused rather than run. */
-async function refuseTraps(repo: string, call: Call): Promise<void> {
-  const names = (await run(repo, ["config", "--local", "--no-includes", "--name-only", "--list", "-z"], call)).split(
-    "\0",
-  );
-  const trap = names.find((name) => TRAPS.test(name));
-  if (trap !== undefined) throw new ToolFailure(`${call.tool}: the repository sets ${trap}, which tools do not allow`);
-}
-
-async function current(repo: string, call: Call): Promise<string> {
-  const { stdout } = await call.host.programs.run("git", [...SAFE, "symbolic-ref", "--short", "--quiet", "HEAD"], {
-    cwd: repo,
-    signal: call.signal,
-  });
-  return stdout.trim() === "" ? "HEAD" : stdout.trim();
-}
-
-async function remoteOf(repo: string, name: string, call: Call): Promise<{ url: string; settings: string[] }> {
-  return sourceOf((await run(repo, ["config", "--local", "--get", `remote.${name}.url`], call)).trim(), call);
-}
-
-/** A source git may talk to: a directory inside the roots, or a web server whose judged address git is pinned to. */
-async function sourceOf(text: string, call: Call): Promise<{ url: string; settings: string[] }> {
-  const web = /^https?:\/\//i.test(text) ? URL.parse(text) : null;
-  if (web !== null) {
-    const port = web.port === "" ? (web.protocol === "https:" ? 443 : 80) : Number(web.port);
-    const { host, address } = await call.host.egress.checkAddress(`${web.hostname}:${port}`);
-    return {
-      url: text,
-      settings: [
-        "-c",
-        `http.curloptResolve=${host}:${port}:${address.includes(":") ? `[${address}]` : address}`,
-        "-c",
-        "http.proxy=",
-      ],
-    };
-  }
-  if (!text.startsWith("/"))
-    throw new ToolFailure(
-      `${call.tool}: only http, https and directories inside the roots can be reached, not ${text}`,
-    );
-  await using place = await located(call.tool, text, call, { follow: true });
-  return { url: place.path, settings: ["-c", "protocol.file.allow=always"] };
-}

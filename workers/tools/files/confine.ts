@@ -7,6 +7,8 @@
  * C2 The last component is never followed, unless asked; then what it points to is confined like any path.
  * C4 On local file systems directories are opened and looked at on the spot, which takes microseconds; handing that to another thread takes
  *    ten times as long. On network file systems, which may hang, it is handed over.
+ * C5 An agent whose grants hold for some paths only gets a fenced view: what was really opened decides there too, before anything is done to
+ *    it. A link that a tool does not follow is itself what the fence is about, not what it points to.
  * C3 What lies outside the roots is refused before it is looked at, so that nobody learns what is there.
  */
 import { close, closeSync, constants, lstatSync, open, openSync, readlinkSync, type Stats } from "node:fs";
@@ -32,6 +34,7 @@ export class Place implements AsyncDisposable {
   readonly root: string;
   readonly #fd: number;
   readonly #local: boolean;
+  #closed = false;
 
   constructor(root: string, fd: number, directory: string, name: string, local: boolean) {
     this.root = root;
@@ -56,7 +59,10 @@ export class Place implements AsyncDisposable {
     return this.#local ? lstatSync(this.at) : lstat(this.at); // C4
   }
 
+  /** Once: by the second time the number may be another's file. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
     await closeFd(this.#fd, this.#local);
   }
 }
@@ -77,9 +83,14 @@ export interface PlaceOptions {
   readonly follow?: boolean;
   /** Missing directories above it are made; each is pushed onto the list, outermost first. */
   readonly parents?: string[];
+  /** It is a directory that was made on the way: grants for what is in it count for it (C5). */
+  readonly onTheWay?: boolean;
   /** For undoing alone: the trash is a place too. */
   readonly trash?: boolean;
 }
+
+/** C5. Whether a real path may be touched. */
+export type Fence = (path: string) => boolean;
 
 export class Confined {
   /** Real paths, first one the home of relative paths. */
@@ -88,11 +99,13 @@ export class Confined {
   readonly #given: readonly string[];
 
   readonly #local: boolean;
+  readonly #fence: Fence | undefined;
 
-  private constructor(given: readonly string[], roots: readonly string[], local: boolean) {
+  private constructor(given: readonly string[], roots: readonly string[], local: boolean, fence?: Fence) {
     this.#given = given;
     this.roots = roots;
     this.#local = local;
+    this.#fence = fence;
   }
 
   /** Makes missing roots. Throws when there is none or one cannot be used. */
@@ -112,19 +125,34 @@ export class Confined {
     );
   }
 
+  /** C5. The same roots, narrowed to what a fence allows; without one, this. */
+  fenced(fence: Fence | undefined): Confined {
+    return fence === undefined ? this : new Confined(this.#given, this.roots, this.#local, fence);
+  }
+
   /** Opens the place a path names. Throws `ToolFailure`. */
   async place(path: string, options: PlaceOptions = {}): Promise<Place> {
     const trash = options.trash === true;
-    const place = await this.#open(this.plain(path, trash), options.parents, trash);
-    if (options.follow !== true) return place;
+    const absolute = this.plain(path, trash);
+    const place = await this.#open(absolute, options.parents, trash);
     try {
-      const info = await place.stat().catch(() => undefined);
-      if (info?.isSymbolicLink() !== true) return place;
+      const info = options.follow === true ? await place.stat().catch(() => undefined) : undefined;
+      if (info?.isSymbolicLink() !== true) {
+        this.#mind(place, path, options.onTheWay);
+        return place;
+      }
       const target = await realpath(place.at).catch((thrown: unknown) => {
         throw new ToolFailure(`${path}: ${reasonOf(thrown)}`);
       });
       await place[Symbol.asyncDispose]();
-      return await this.#open(this.plain(target), undefined, false);
+      const followed = await this.#open(this.plain(target), undefined, false);
+      try {
+        this.#mind(followed, path);
+        return followed;
+      } catch (thrown) {
+        await followed[Symbol.asyncDispose]();
+        throw thrown;
+      }
     } catch (thrown) {
       await place[Symbol.asyncDispose]().catch(() => undefined);
       throw thrown;
@@ -138,7 +166,7 @@ export class Confined {
     if (path.length > MAX_PATH) throw new ToolFailure(`path is longer than ${MAX_PATH} characters`);
     const absolute = isAbsolute(path) ? resolve(path) : resolve(this.roots[0] ?? "/", path);
     const inside = [...this.roots, ...this.#given].some((root) => within(root, absolute));
-    if (!inside || (!trash && absolute.split("/").includes(TRASH))) throw outside(path);
+    if (!inside || (!trash && inTrash(absolute))) throw outside(path);
     return absolute;
   }
 
@@ -157,6 +185,13 @@ export class Confined {
     }
   }
 
+  /** C5. Throws `Outside` when the fence keeps what was opened from whom this view is for. The trash is nobody's by name. */
+  #mind(place: Place, asked: string, onTheWay = false): void {
+    if (this.#fence === undefined || inTrash(place.path)) return;
+    if (this.#fence(place.path) || (onTheWay && this.#fence(`${place.path}/`))) return;
+    throw new Outside(`path ${asked} is outside what was granted`);
+  }
+
   async #open(absolute: string, parents: string[] | undefined, trash: boolean): Promise<Place> {
     const isRoot = this.roots.includes(absolute) || this.#given.includes(absolute);
     const directory = isRoot ? absolute : dirname(absolute);
@@ -167,7 +202,9 @@ export class Confined {
       const link = `/proc/self/fd/${fd}`;
       const where = this.#local ? readlinkSync(link) : await readlink(link);
       const root = this.roots.find((root) => within(root, where));
-      if (root === undefined || (!trash && where.split("/").includes(TRASH))) throw outside(absolute);
+      // The trash is reached by its own name alone: nothing else may lead there.
+      const real = isRoot ? where : join(where, basename(absolute));
+      if (root === undefined || (inTrash(real) && !(trash && real === absolute))) throw outside(absolute);
       return new Place(root, fd, where, isRoot ? "." : basename(absolute), this.#local);
     } catch (thrown) {
       await closeFd(fd, this.#local);
@@ -213,6 +250,7 @@ export class Confined {
     }
     for (const level of missing) {
       await using place = await this.#open(level, undefined, false);
+      this.#mind(place, level, true);
       await mkdir(place.at).then(
         () => made.push(place.path),
         (thrown: unknown) => {
@@ -229,7 +267,11 @@ export function within(root: string, path: string): boolean {
   return way !== ".." && !way.startsWith("../");
 }
 
-/** A path that leads out of the roots. */
+function inTrash(path: string): boolean {
+  return path.split("/").includes(TRASH);
+}
+
+/** A path that leads out of the roots, or out of what was granted. */
 export class Outside extends ToolFailure {}
 
 function outside(path: string): Outside {

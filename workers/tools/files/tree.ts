@@ -1,9 +1,8 @@
 /** Walking, copying and fingerprinting what lies below a place, one open directory at a time, so that no link leads outside. */
 import { createHash, type Hash } from "node:crypto";
-import { constants, type BigIntStats } from "node:fs";
+import { constants, type BigIntStats, type Stats } from "node:fs";
 import {
   chmod,
-  copyFile,
   lchown,
   lstat,
   lutimes,
@@ -12,8 +11,9 @@ import {
   readdir,
   readlink,
   symlink,
-  utimes,
+  type FileHandle,
 } from "node:fs/promises";
+import { pipeline } from "node:stream/promises";
 import { ToolFailure, reasonOf } from "../failure.ts";
 import { openDirectory, TRASH } from "./confine.ts";
 
@@ -86,46 +86,85 @@ async function descend(
   }
 }
 
-/** Copies a file, link or tree to a place that must not exist: contents, modes, times, and owners when allowed to. */
+/**
+ * Copies a file, link or tree to a place that must not exist: contents, modes, times, and owners when allowed to. What is made is held open
+ * until it is finished, so that nothing put in its place meanwhile is touched.
+ */
 export async function copyTree(from: string, to: string, signal?: AbortSignal): Promise<void> {
   signal?.throwIfAborted();
   const stats = await lstat(from);
   if (stats.isSymbolicLink()) {
     await symlink(await readlink(from), to);
     await lutimes(to, stats.atime, stats.mtime);
+    await keepOwner(to, stats.uid, stats.gid);
   } else if (stats.isFile()) {
-    await copyRegular(from, to);
+    await copyRegular(from, to, signal);
   } else if (stats.isDirectory()) {
     await mkdir(to, { mode: 0o700 });
-    const [source, target] = [await openDirectory(from), await openDirectory(to)];
+    const source = await openDirectory(from);
     try {
-      const [a, b] = [`/proc/self/fd/${source.fd}`, `/proc/self/fd/${target.fd}`];
-      for (const name of await readdir(a)) {
-        if (name !== TRASH) await copyTree(`${a}/${name}`, `${b}/${name}`, signal);
+      const target = await openDirectory(to);
+      try {
+        const [a, b] = [`/proc/self/fd/${source.fd}`, `/proc/self/fd/${target.fd}`];
+        for (const name of await readdir(a)) {
+          if (name !== TRASH) await copyTree(`${a}/${name}`, `${b}/${name}`, signal);
+        }
+        await finish(target, await source.stat());
+      } finally {
+        await target.close();
       }
     } finally {
       await source.close();
-      await target.close();
     }
   } else throw new ToolFailure(`${from}: neither file, directory nor link`);
-  await keepOwner(to, stats.uid, stats.gid);
-  if (stats.isSymbolicLink()) return;
-  await chmod(to, stats.mode & 0o7777);
-  await utimes(to, stats.atime, stats.mtime);
 }
 
-async function copyRegular(from: string, to: string): Promise<void> {
+async function copyRegular(from: string, to: string, signal: AbortSignal | undefined): Promise<void> {
   const source = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
-    await copyFile(`/proc/self/fd/${source.fd}`, to, constants.COPYFILE_EXCL);
+    const target = await open(to, NEW_FILE, 0o600);
+    try {
+      await pipeline(
+        source.createReadStream({ autoClose: false, highWaterMark: 256 * 1024 }),
+        target.createWriteStream({ autoClose: false }),
+        { ...(signal && { signal }) },
+      );
+      await finish(target, await source.stat());
+    } finally {
+      await target.close();
+    }
   } finally {
     await source.close();
   }
 }
 
+/** Opens a file that must not exist yet. */
+export const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+/** Owner first: changing it clears setuid and setgid. */
+async function finish(made: FileHandle, { uid, gid, mode, atime, mtime }: Stats): Promise<void> {
+  if (process.getuid?.() === 0) await made.chown(uid, gid);
+  await made.chmod(mode & 0o7777);
+  await made.utimes(atime, mtime);
+}
+
 /** Only root may give files away; anyone else keeps what it makes. */
-export async function keepOwner(at: string, uid: number, gid: number): Promise<void> {
+async function keepOwner(at: string, uid: number, gid: number): Promise<void> {
   if (process.getuid?.() === 0) await lchown(at, uid, gid);
+}
+
+/** O_PATH of Linux, which the platform's constants leave out. */
+const O_PATH = 0o10000000;
+
+/** Sets the mode of a file or directory through a handle that stands for the thing itself: a link, even one swapped in now, is refused. */
+export async function changeMode(at: string, path: string, mode: number): Promise<void> {
+  const handle = await open(at, O_PATH | constants.O_NOFOLLOW);
+  try {
+    if ((await handle.stat()).isSymbolicLink()) throw new ToolFailure(`${path} is a symbolic link`);
+    await chmod(`/proc/self/fd/${handle.fd}`, mode);
+  } finally {
+    await handle.close();
+  }
 }
 
 /** SHA-256 of a regular file's content, lower-case hex. */
