@@ -11,6 +11,7 @@ import { dlqCommand } from "./dlq.ts";
 import { doctorCommand } from "./doctor.ts";
 import { execCommand } from "./exec.ts";
 import { memoryCommand, rebuildMemoryCommand } from "./memory.ts";
+import { policyCommands } from "./policies.ts";
 import { edgeCommand, workerCommand } from "./processes.ts";
 import { runsCommand } from "./runs.ts";
 import { statusCommand } from "./status.ts";
@@ -33,6 +34,7 @@ const commands = [
   doctorCommand,
   configCommand,
   decideCommand,
+  policyCommands,
   runsCommand,
   workflowsCommand,
   toolsCommand,
