@@ -94,7 +94,7 @@ export function fromJetStream(thrown: unknown, what: string): BeamlineError {
     return refusal(what, thrown.code, thrown.status, thrown.message, { cause: thrown });
   if (!(thrown instanceof Error)) return BeamlineError.from(thrown);
   if (isForbidden(thrown) || isForbidden(thrown.cause)) return forbidden(what, thrown);
-  if (away.has(thrown.name))
+  if (away.has(thrown.name) || thrown.message === "no responders")
     return new BeamlineError("unavailable", `${what}: JetStream does not answer`, { cause: thrown });
   return BeamlineError.from(thrown);
 }

@@ -5,10 +5,9 @@
 import { fromJetStream } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
 import { tokenOf } from "../../bus/keys.ts";
+import { readStream } from "../../bus/read.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { logTree, parseEntry, RUNS_STREAM, TERMINAL_EVENTS, type LogEntry } from "../../contracts/openwop/log.ts";
-
-const BATCH = 500;
 
 interface Page {
   readonly entries: readonly LogEntry[];
@@ -20,26 +19,12 @@ export async function readLog(bus: Bus, tenant: string, runId: string, fromSeq: 
   const entries: LogEntry[] = [];
   let lastSeq = fromSeq - 1;
   if (runId === "" || runId.length > 128) return { entries, lastSeq };
-  const tree = logTree(tokenOf(tenant), tokenOf(runId));
-  for (;;) {
-    let count = 0;
-    try {
-      const messages = await bus.jsm.direct.getBatch(RUNS_STREAM, {
-        seq: Math.max(1, lastSeq + 1),
-        batch: BATCH,
-        next_by_subj: tree,
-      });
-      for await (const message of messages) {
-        entries.push(parseEntry(message.string()));
-        lastSeq = message.seq;
-        count++;
-      }
-    } catch (thrown) {
-      if (!(thrown instanceof Error) || !/message not found/.test(thrown.message))
-        throw fromJetStream(thrown, "read the log of a run");
-    }
-    if (count < BATCH) return { entries, lastSeq };
+  const subject = logTree(tokenOf(tenant), tokenOf(runId));
+  for await (const message of readStream(bus, RUNS_STREAM, { subject, from: fromSeq })) {
+    entries.push(parseEntry(message.string()));
+    lastSeq = message.seq;
   }
+  return { entries, lastSeq };
 }
 
 /** Throws `run_not_found`, which is also what another tenant's run is. */

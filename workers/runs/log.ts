@@ -7,7 +7,8 @@
 import type { Bus } from "../../bus/connect.ts";
 import { partOf, tokenOf } from "../../bus/keys.ts";
 import { publish } from "../../bus/publish.ts";
-import { asking, fromJetStream } from "../../bus/apierror.ts";
+import { readStream } from "../../bus/read.ts";
+import { asking } from "../../bus/apierror.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { foldEntry } from "../../contracts/openwop/fold.ts";
 import {
@@ -43,7 +44,6 @@ export interface Stored {
 }
 
 const CACHE_SIZE = 2_000;
-const READ_BATCH = 500;
 
 export class RunLog {
   readonly #bus: Bus;
@@ -96,15 +96,11 @@ export class RunLog {
   /** Every message of a run from a stream sequence on, in order. */
   async read(tenant: string, runId: string, fromStreamSeq: number): Promise<Stored[]> {
     if (runId === "" || runId.length > 128) return [];
-    const tree = logTree(tokenOf(tenant), tokenOf(runId));
+    const subject = logTree(tokenOf(tenant), tokenOf(runId));
     const found: Stored[] = [];
-    for (let seq = Math.max(1, fromStreamSeq); ;) {
-      const page = await readPage(this.#bus, tree, seq);
-      found.push(...page);
-      const last = page.at(-1);
-      if (last === undefined || page.length < READ_BATCH) return found;
-      seq = last.streamSeq + 1;
-    }
+    for await (const message of readStream(this.#bus, RUNS_STREAM, { subject, from: fromStreamSeq }))
+      found.push({ streamSeq: message.seq, entry: parseEntry(message.string()) });
+    return found;
   }
 
   /** All events of a run, in order. */
@@ -228,16 +224,4 @@ export function entryOf(record: RunRecord, events: readonly RunEvent[]): LogEntr
     return { ...event, payload };
   });
   return Object.keys(real).length === 0 ? { events: shown } : { events: shown, real };
-}
-
-async function readPage(bus: Bus, tree: string, seq: number): Promise<Stored[]> {
-  const found: Stored[] = [];
-  try {
-    const messages = await bus.jsm.direct.getBatch(RUNS_STREAM, { seq, batch: READ_BATCH, next_by_subj: tree });
-    for await (const message of messages) found.push({ streamSeq: message.seq, entry: parseEntry(message.string()) });
-  } catch (thrown) {
-    if (thrown instanceof Error && /message not found/.test(thrown.message)) return found;
-    throw fromJetStream(thrown, "read the log of a run");
-  }
-  return found;
 }
