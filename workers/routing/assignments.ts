@@ -15,6 +15,7 @@ import { streams } from "../../contracts/streams.ts";
 import type { Logger } from "../../runtime/log.ts";
 import { executionMetrics } from "../../runtime/beamline.metrics.ts";
 import type { Metrics, Registry } from "../../runtime/metrics.ts";
+import { withSpan } from "../../runtime/trace.ts";
 import type { Assignments, Handover } from "./ports.ts";
 
 const TRIES = 3;
@@ -54,7 +55,10 @@ export class BusAssignments implements Assignments {
       traceparent,
       ...(payload !== undefined && { payload }),
     });
-    const work = this.#publish(assignment, request.tenant).finally(() => this.#underWay.delete(work));
+    const attributes = { tenant_id: request.tenant, provider_id: decision.provider_id };
+    const work = withSpan("beamline.router.publish.assignment", traceparent, attributes, () =>
+      this.#publish(assignment, request.tenant),
+    ).finally(() => this.#underWay.delete(work));
     this.#underWay.add(work);
   }
 

@@ -11,6 +11,7 @@ import type { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow
 import type { CallContext } from "../../contracts/handlers.ts";
 import { header } from "../../contracts/headers.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
+import { sampledParent, withSpan, type Span } from "../../runtime/trace.ts";
 import { backpressureStatus, overloaded } from "./backpressure.ts";
 import type { Policy } from "./compile.ts";
 import { decide } from "./decide.ts";
@@ -42,35 +43,46 @@ export interface IntakePorts extends SharedPorts {
   readonly deadLetters?: DeadLetters | undefined;
 }
 
+/** Spans of sampled calls under way. */
+const spans = new WeakMap<CallContext, Span>();
+
 /** What answers each RPC of the Router; total, so that a missing one does not compile. */
 export type RouterAnswers = { readonly [K in keyof (typeof RouterDefinition)["methods"]]: Answer };
 
 export function routerAnswers(ports: IntakePorts): RouterAnswers {
-  return {
-    decide: (text, context) => {
-      const started = ports.monotonic();
-      let body: unknown;
-      const fail = (thrown: unknown): never => {
-        throw failure(thrown, text, body, context, ports);
-      };
-      try {
-        body = parse(text);
-        const request = readRequest(text, bodyOf(body), context.headers);
-        if (ports.load.refusing) throw overloaded();
-        const policy = policyFor(request, ports);
-        if (request.dryRun) return reply(identified(request, ports), decide(policy, request, ports, { dry: true }));
-        if (policy.pipeline) return piped(policy, request, context, ports, started).catch(fail);
-        if (needsShared(policy, request, ports)) {
-          const made = decideShared(policy, request, request, ports);
-          return made instanceof Promise
-            ? made.then((one) => conclude(policy, request, one, context, ports, started)).catch(fail)
-            : conclude(policy, request, made, context, ports, started);
-        }
-        return finish(policy, request, decide(policy, request, ports), context, ports, started);
-      } catch (thrown) {
-        return fail(thrown);
+  const answer: Answer = (text, context) => {
+    const started = ports.monotonic();
+    let body: unknown;
+    const fail = (thrown: unknown): never => {
+      throw failure(thrown, text, body, context, ports);
+    };
+    try {
+      body = parse(text);
+      const request = readRequest(text, bodyOf(body), context.headers);
+      if (ports.load.refusing) throw overloaded();
+      const policy = policyFor(request, ports);
+      if (request.dryRun) return reply(identified(request, ports), decide(policy, request, ports, { dry: true }));
+      if (policy.pipeline) return piped(policy, request, context, ports, started).catch(fail);
+      if (needsShared(policy, request, ports)) {
+        const made = decideShared(policy, request, request, ports);
+        return made instanceof Promise
+          ? made.then((one) => conclude(policy, request, one, context, ports, started)).catch(fail)
+          : conclude(policy, request, made, context, ports, started);
       }
-    },
+      return finish(policy, request, decide(policy, request, ports), context, ports, started);
+    } catch (thrown) {
+      return fail(thrown);
+    }
+  };
+  return {
+    /** A sampled call has a span of its own; the others do not even look for one. */
+    decide: (text, context) =>
+      sampledParent(context.traceparent)
+        ? withSpan("beamline.router.decide", context.traceparent, undefined, (_onward, span) => {
+            if (span !== undefined) spans.set(context, span);
+            return answer(text, context);
+          })
+        : answer(text, context),
 
     getDecision: async (text, context) => {
       let body: unknown;
@@ -180,6 +192,10 @@ function finish(
   ports.measures.decided(policy, request.tenant, spoken.decision, ms);
   ports.load.took(ms);
   const known = identified(request, ports);
+  if (sampledParent(call.traceparent)) {
+    const { provider_id, reason, policy_id } = spoken.decision;
+    spans.get(call)?.setAttributes({ tenant_id: request.tenant, policy_id, provider_id, decision_reason: reason });
+  }
   if (request.pushAssignment) {
     const handover = { request: known, decision: spoken.decision, payload, traceparent: call.traceparent };
     // Always after the reply, which leaves with the messages of this tick.

@@ -19,6 +19,7 @@ export class Measures {
   readonly #router: Metrics<typeof routerMetrics>;
   readonly #intake: Metrics<typeof intakeMetrics>;
   readonly #taken: Counter;
+  readonly #processing: Histogram;
   readonly #subject: string;
   readonly #bundles = new WeakMap<Policy, Map<string, Bundle>>();
 
@@ -26,6 +27,7 @@ export class Measures {
     this.#router = registry.use(routerMetrics);
     this.#intake = registry.use(intakeMetrics);
     this.#subject = subject;
+    this.#processing = this.#intake.router_intake_processing_latency_seconds.with({ subject, status: "ok" });
     this.#taken = this.#intake.router_intake_messages_total.with({ subject, status: "ok" });
   }
 
@@ -46,6 +48,7 @@ export class Measures {
     bundle.seconds.record(ms / 1_000);
     bundle.milliseconds.record(ms);
     bundle.providerSeconds.record(ms / 1_000);
+    this.#processing.record(ms / 1_000);
   }
 
   replayed(): void {
@@ -82,6 +85,7 @@ export class Measures {
 
   /** What the last look at the load found. */
   load(subject: string, inflight: number, most: number, active: boolean): void {
+    this.#router.beamline_router_active_requests.with().set(inflight);
     this.#intake.router_intake_inflight_messages.with({ subject }).set(inflight);
     this.#intake.router_intake_inflight_messages_max.with({ subject }).set(most);
     this.#intake.router_intake_backpressure_active.with({ subject }).set(active ? 1 : 0);
