@@ -1,6 +1,7 @@
 /** `beamline config`: every setting with its type, default, value and where that comes from. Secrets are never shown. */
 import type { Command } from "commander";
 import { describeConfig, formatConfig, unknownSettings, type Table } from "../runtime/config.ts";
+import { restSettings } from "../edge/beamline/settings.ts";
 import { sharedSettings } from "../runtime/settings.ts";
 import { loadModules, workerNames } from "../workers/modules.ts";
 import { outputOf } from "./output.ts";
@@ -12,7 +13,10 @@ export function configCommand(program: Command): void {
     .action(async (_options: unknown, command: Command) => {
       const out = outputOf(command);
       const modules = await loadModules(workerNames);
-      const table = Object.assign({ ...sharedSettings }, ...modules.map((module) => module.settings)) as Table;
+      const table = Object.assign(
+        { ...sharedSettings, ...restSettings },
+        ...modules.map((module) => module.settings),
+      ) as Table;
       const rows = describeConfig(table, process.env);
       if (out.json) out.table(rows.map((row) => ({ ...row })));
       else out.line(formatConfig(rows));

@@ -5,9 +5,9 @@
  * J2 Records that arrive while one message is being written leave together in the next: many calls in flight share one write to the disk.
  * J3 It is read from end to end, and only to bring the keys of the last hour back to Redis.
  */
-import { asking } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
 import { publish } from "../../bus/publish.ts";
+import { readStream } from "../../bus/read.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { streams } from "../../contracts/streams.ts";
 import type { Words } from "./decision.ts";
@@ -33,8 +33,6 @@ const SUBJECT = "log.routing.keys";
 const WAIT_MS = 1_000;
 /** Records of one message: some 300 KiB at most. */
 const MOST = 500;
-/** Messages read at a time. */
-const BATCH = 100;
 
 interface Waiting {
   readonly record: KeyRecord;
@@ -61,36 +59,10 @@ export class Journal {
     });
   }
 
-  /** Every record there is, oldest first, in batches. Throws `unavailable`. */
+  /** Every record there is, oldest first, a message's at a time. Throws `unavailable`. */
   async *read(): AsyncGenerator<readonly KeyRecord[]> {
-    for (let seq = 1, last = await this.#lastSequence(); seq <= last; last = await this.#lastSequence()) {
-      const records: KeyRecord[] = [];
-      for (const message of await this.#batch(seq)) {
-        seq = message.seq + 1;
-        records.push(...recordsIn(message.page));
-      }
-      if (records.length === 0) return;
-      yield records;
-    }
-  }
-
-  async #lastSequence(): Promise<number> {
-    const { state } = await asking("look at the keys", () => this.#bus.jsm.streams.info(streams.routingKeys.name));
-    return state.last_seq;
-  }
-
-  async #batch(seq: number): Promise<{ seq: number; page: Page }[]> {
-    return asking("read the keys", async () => {
-      const found: { seq: number; page: Page }[] = [];
-      try {
-        const asked = { seq, batch: BATCH, next_by_subj: SUBJECT };
-        for await (const message of await this.#bus.jsm.direct.getBatch(streams.routingKeys.name, asked))
-          found.push({ seq: message.seq, page: message.json<Page>() });
-      } catch (thrown) {
-        if (!(thrown instanceof Error) || !/message not found/i.test(thrown.message)) throw thrown;
-      }
-      return found;
-    });
+    for await (const message of readStream(this.#bus, streams.routingKeys.name, { subject: SUBJECT }))
+      yield recordsIn(message.json<Page>());
   }
 
   /** J2. Never rejects. */

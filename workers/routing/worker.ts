@@ -59,7 +59,7 @@ export const routingWorker = defineWorker({
     const monotonic = (): number => systemClock.monotonic();
     const newId = (): string => systemIds.v4();
     const random = (): number => systemRandom.float();
-    const onTrouble = (error: unknown): void => log.warn("shared state of routing is in trouble", { error });
+    const onTrouble = seldom((error) => log.warn("shared state of routing is in trouble", { error }), monotonic);
 
     const hot = await scope.open(
       "redis",
@@ -184,6 +184,17 @@ export const routingWorker = defineWorker({
 
 /** How long a question to Redis may take before it is decided without, milliseconds. */
 const REDIS_TIMEOUT_MS = 500;
+
+/** Tells at most once a second: with Redis away every request would have the same to say. */
+function seldom(tell: (error: unknown) => void, monotonic: () => number): (error: unknown) => void {
+  let last = Number.NEGATIVE_INFINITY;
+  return (error) => {
+    const now = monotonic();
+    if (now - last < 1_000) return;
+    last = now;
+    tell(error);
+  };
+}
 
 function setOf(names: readonly string[] | undefined): ReadonlySet<string> | undefined {
   return names && new Set(names);
