@@ -49,7 +49,7 @@ export function headersOf(
   copy(headers, header.traceId, text(given["trace_id"]) ?? text(given["x-trace-id"]));
   copy(headers, header.spanId, text(given["span_id"]) ?? text(given["x-span-id"]));
   copy(headers, header.tracestate, text(given["tracestate"]));
-  copy(headers, header.idempotencyKey, text(given["idempotency-key"]));
+  copy(headers, header.idempotencyKey, text(given["idempotency-key"]) ?? text(given["idempotency_key"]));
   copy(headers, header.taskId, text(given["task-id"]));
   return headers;
 }

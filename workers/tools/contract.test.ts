@@ -84,12 +84,14 @@ test("the six RPCs over gRPC, as existing clients use them", async () => {
   expect(again).toMatchObject({ success: false, error: says("rolled back before") });
 });
 
-verifies("effect-once", "a key in the metadata makes a tool call happen once", async () => {
-  const path = join(root, "keyed");
-  const first = await execute("fs.mkdir", { path }, { "idempotency-key": "once" });
-  const second = await execute("fs.mkdir", { path }, { "idempotency-key": "once" });
-  expect(second).toEqual(first);
-  expect(first.success).toBe(true);
+verifies("effect-once", "a key in the metadata makes a tool call happen once, however the key is spelt", async () => {
+  for (const name of ["idempotency-key", "idempotency_key"]) {
+    const path = join(root, name);
+    const first = await execute("fs.mkdir", { path }, { [name]: name });
+    const second = await execute("fs.mkdir", { path }, { [name]: name });
+    expect(second).toEqual(first);
+    expect(first.success).toBe(true);
+  }
 });
 
 verifies("clear-failure", "what a tool cannot do travels in the answer, and names the field", async () => {

@@ -1,9 +1,11 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFile, spawn, type ChildProcess } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { readFile, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { verifies } from "../../test/kit/verifies.ts";
@@ -39,6 +41,27 @@ async function startProcess(): Promise<ChildProcess> {
   child.once("exit", () => running.delete(child));
   if (child.stdout !== null) await once(child.stdout, "data");
   return child;
+}
+
+/** Runs `beamline tools ...` as an operator does, in a process of its own; gives what it printed. Throws when it fails. */
+async function commandLine(...args: string[]): Promise<string> {
+  const operator = bed.nats.credentials.operator;
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    [fileURLToPath(new URL("../../cli/beamline.ts", import.meta.url)), "tools", ...args],
+    {
+      env: {
+        PATH: process.env["PATH"],
+        ...bed.environment(),
+        NATS_URL: bed.nats.server.url,
+        NATS_USER: operator.user,
+        NATS_PASSWORD: operator.password,
+        NATS_INBOX_PREFIX: operator.inboxPrefix,
+      },
+      maxBuffer: 64 * 1024 * 1024,
+    },
+  );
+  return stdout;
 }
 
 /** Calls until somebody answers: what a client does that was given an idempotency key. */
@@ -96,6 +119,20 @@ verifies(
     for await (const row of bed.ledger.rows("default"))
       if (row.success) audited.set(row.execution_id, (audited.get(row.execution_id) ?? 0) + 1);
     expect(Math.max(...audited.values())).toBe(1);
+    // The same by command line, and the export by a verifier that knows the published rule only.
+    const verified = await commandLine("audit", "verify", "--json");
+    expect(JSON.parse(verified)).toMatchObject({ ok: true, rows: verdict.rows });
+    const exported = (await commandLine("audit", "export")).trimEnd().split("\n");
+    expect(exported.length).toBe(verdict.rows);
+    let previous = "genesis";
+    for (const line of exported) {
+      const row = JSON.parse(line) as Record<string, string>;
+      const { execution_id, tool_name, agent_id, timestamp } = row;
+      expect(row["prev_hash"]).toBe(previous);
+      const text = `${previous}${execution_id}${tool_name}${agent_id}${timestamp}`;
+      previous = createHash("sha256").update(text).digest("hex");
+      expect(row["hash"]).toBe(previous);
+    }
     // What one worker did, another undoes.
     for (const { answer, path } of acked.slice(-5)) {
       expect(await bed.rpc("rollback", { execution_id: answer.execution_id })).toMatchObject({ success: true });

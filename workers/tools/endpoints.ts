@@ -93,9 +93,10 @@ export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
     endpoint<{ agent_id: string; capabilities: string[]; paths: string[] }>(
       "capabilities.check",
       object({ agent_id, capabilities: list(str()), "paths?": list(str(), "", { default: [] }) }),
-      async ({ agent_id, capabilities, paths }, { tenant }) => ({
-        ...(await grants.check(tenant, agent_id, capabilities, async () => paths)),
-      }),
+      async ({ agent_id, capabilities, paths }, { tenant }) => {
+        const { missing, known } = await grants.check(tenant, agent_id, capabilities, async () => paths);
+        return { missing, known };
+      },
     ),
     endpoint<{ agent_id: string }>("capabilities.list", object({ agent_id }), async ({ agent_id }, { tenant }) => ({
       grants: (await grants.list(tenant, agent_id)).map((grant) => ({ ...grant })),

@@ -53,6 +53,12 @@ describe("input", () => {
     });
   });
 
+  test("what is not configured is named", async () => {
+    const mail = { to: "you@example.org", subject: "s", body: "b" };
+    expect(await bed.run("email.send", mail)).toMatchObject({ success: false, error: says("BEAMLINE_TOOLS_SMTP") });
+    expect(await bed.run("self.rebuild")).toMatchObject({ success: false, error: says("not allowed") });
+  });
+
   test("a huge input is refused and changes nothing", async () => {
     const answer = await bed.run("fs.write", { path: at("huge"), content: "x".repeat(1_100_000) });
     expect(answer).toMatchObject({ success: false, error: says("larger than 1048576 bytes") });
@@ -194,6 +200,21 @@ describe("capabilities", () => {
     expect(await write(at("granted", "f"))).toMatchObject({ success: false });
   });
 
+  test("are granted, checked, listed and revoked over the bus, for whoever coordinates agents", async () => {
+    const ask = (what: string, request: Record<string, unknown>): Promise<unknown> =>
+      bed.caller.request(`beamline.tools.v1.capabilities.${what}`, request, { timeoutMs: 5_000 });
+    const asked = { agent_id: "planner", capabilities: [`fs_read:${at()}/*`], reason: "planning", granted_by: "ann" };
+    expect(await ask("grant", asked)).toMatchObject({ granted: true, denial_reason: "" });
+    const check = { agent_id: "planner", capabilities: ["fs_read"] };
+    expect(await ask("check", { ...check, paths: [at("x")] })).toEqual({ missing: [], known: true });
+    expect(await ask("check", { ...check, paths: ["/etc/x"] })).toEqual({ missing: ["fs_read"], known: true });
+    expect(JSON.stringify(await ask("list", { agent_id: "planner" }))).toContain("planning");
+    expect(await bed.run("fs.list", { path: at("granted") }, { agent: "planner" })).toMatchObject({ success: true });
+    expect(await ask("revoke", { agent_id: "planner" })).toEqual({ revoked: 1 });
+    expect(await bed.run("fs.list", { path: at("granted") }, { agent: "planner" })).toMatchObject({ success: false });
+    expect(await ask("grant", { ...asked, capabilities: ["no capability"] })).toMatchObject({ granted: false });
+  });
+
   test("tenants see nothing of each other", async () => {
     await bed.run("sec.grant", { agent_id: "guest", capabilities: ["fs_read"] });
     expect(await bed.run("fs.read", { path: at("x") }, { agent: "guest", tenant: "other" })).toMatchObject({
@@ -301,6 +322,41 @@ describe("limits and approvals", () => {
     const rows = await strict.ledger.query("default", { limit: 100 });
     expect(rows.some(({ reason, success }) => !success && reason.includes("nobody decided in time"))).toBe(true);
     expect((await strict.ledger.verify("default")).ok).toBe(true);
+  });
+
+  test("an approval nobody comes back for is a recorded denial, too", async () => {
+    await using strict = await startTestbed({ BEAMLINE_TOOLS_CONFIRM: "high", BEAMLINE_TOOLS_APPROVAL_MS: "1000" });
+    const asked = await strict.run("fs.chmod", { path: strict.root, mode: "700" });
+    const id = /approval (\S+) is pending/.exec(asked.error)?.[1] ?? "";
+    const { approvals } = (await strict.caller.request(
+      "beamline.tools.v1.approvals.list",
+      {},
+      { timeoutMs: 5_000 },
+    )) as { approvals: { approval_id: string; expires_at: number }[] };
+    const expiry = approvals.find(({ approval_id }) => approval_id === id)?.expires_at ?? Infinity;
+    await until(() => Date.now() > expiry, "the approval's time to be over");
+    await strict.startWorker(); // whichever worker looks next
+    const denial = await until(async () =>
+      (await strict.ledger.query("default", { limit: 20 })).find(({ approval_id }) => approval_id === id),
+    );
+    expect(denial).toMatchObject({ success: false, tool_name: "fs.chmod", reason: says("nobody decided in time") });
+  });
+
+  test("what was registered and granted outlives every worker", async () => {
+    await using lasting = await startTestbed({}, 0);
+    const first = await lasting.startWorker();
+    const tool = { name: "custom.lasting", description: "stays" };
+    const handler_address = "nats:beamline.ext.tools.lasting";
+    expect(await lasting.rpc("register", { tool, handler_address })).toEqual({ accepted: true });
+    await lasting.run("sec.grant", { agent_id: "newcomer", capabilities: ["fs_read"] });
+    const path = join(lasting.root, "f");
+    const written = await lasting.run("fs.write", { path, content: "x" });
+    await first.close();
+    await lasting.startWorker();
+    expect(await lasting.rpc("get_tool", { name: "custom.lasting" })).toMatchObject({ description: "stays" });
+    expect(await lasting.run("fs.read", { path }, { agent: "newcomer" })).toMatchObject({ success: true });
+    expect(await lasting.rpc("rollback", { execution_id: written.execution_id })).toMatchObject({ success: true });
+    await expect(lstat(path)).rejects.toThrow("ENOENT");
   });
 
   test("decisions about what is not there are refused", async () => {

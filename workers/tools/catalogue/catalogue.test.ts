@@ -1,5 +1,5 @@
 import { createServer, type Server } from "node:http";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { createServer as createTcp } from "node:net";
 import type { AddressInfo } from "node:net";
@@ -301,6 +301,15 @@ describe("git, code, certificates", () => {
     expect(await bed.run("git.clone", { url: "ext::sh -c id", destination: at("no") })).toMatchObject({
       success: false,
     });
+    // Whoever may make links could have git write wherever they lead.
+    await rename(join(repo, ".git", "refs", "heads"), join(repo, ".git", "refs", "aside"));
+    await symlink(at("elsewhere"), join(repo, ".git", "refs", "heads"));
+    expect(await bed.run("git.branch", { repo_path: repo, action: "create", name: "owned" })).toMatchObject({
+      success: false,
+      error: expect.stringContaining("refs/heads of the repository is a symbolic link") as string,
+    });
+    await rm(join(repo, ".git", "refs", "heads"));
+    await rename(join(repo, ".git", "refs", "aside"), join(repo, ".git", "refs", "heads"));
     await writeFile(
       join(repo, ".git", "config"),
       `${await readFile(join(repo, ".git", "config"), "utf8")}[filter "x"]\n\tclean = touch ${at("owned")}\n`,
@@ -315,9 +324,10 @@ describe("git, code, certificates", () => {
     const made = await bed.run("code.scaffold", { name: "demo", path: at("demo"), project_type: "python" });
     expect(made.output["files_created"]).toContain(at("demo", "pyproject.toml"));
     expect(await bed.rpc("rollback", { execution_id: made.execution_id })).toMatchObject({ success: true });
-    expect(
-      (await bed.run("code.generate", { file_path: at("gen", "x.py"), description: "does x" })).output,
-    ).toMatchObject({ language: "python", generated_by: "template" });
+    const generated = await bed.run("code.generate", { file_path: at("gen", "x.py"), description: "does x" });
+    expect(generated.output).toMatchObject({ language: "python", generated_by: "template" });
+    expect(await bed.rpc("rollback", { execution_id: generated.execution_id })).toMatchObject({ success: true });
+    await expect(readFile(at("gen", "x.py"))).rejects.toThrow("ENOENT");
     await mkdir(at("certs"));
     const cert = await bed.run("sec.cert_generate", { service_name: "tools", cert_dir: at("certs") });
     if (cert.success) {
@@ -376,9 +386,10 @@ describe("git, code, certificates", () => {
     expect(await bed.rpc("rollback", { execution_id: made.execution_id })).toMatchObject({ success: true });
     await expect(bed.run("plugin.adder", { n: [] })).rejects.toMatchObject({ code: "not_found" });
     expect(await bed.run("plugin.delete", { name: "nope" })).toMatchObject({ success: false });
-    expect(
-      (await bed.run("plugin.from_template", { template: "file_processor", config: { name: "fp" } })).output,
-    ).toMatchObject({ tool_name: "plugin.fp" });
+    const from = await bed.run("plugin.from_template", { template: "file_processor", config: { name: "fp" } });
+    expect(from.output).toMatchObject({ tool_name: "plugin.fp" });
     expect((await bed.run("plugin.fp", { content: "a b" })).output).toMatchObject({ words: 2 });
+    expect(await bed.rpc("rollback", { execution_id: from.execution_id })).toMatchObject({ success: true });
+    await expect(bed.run("plugin.fp", {})).rejects.toMatchObject({ code: "not_found" });
   });
 });
