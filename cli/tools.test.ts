@@ -1,4 +1,4 @@
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -70,6 +70,23 @@ test("runs one, tells its failure, undoes it, and whole tasks", async () => {
   ]);
   expect((await beamline("executions", "cli")).printed[0]).toHaveLength(3);
   await expect(beamline("rollback")).rejects.toMatchObject({ code: "invalid_argument" });
+});
+
+test("a task is undone as far as it goes: what cannot be is named, and the command fails", async () => {
+  const paths = ["a", "b", "c"].map((name) => join(bed.root, name));
+  for (const path of paths) await beamline("run", "fs.write", JSON.stringify({ path, content: "1" }), "--task", "half");
+  await writeFile(paths[1] ?? "", "changed since");
+  const { printed, failed } = await beamline("rollback", "--task", "half");
+  expect(failed).toBe(true);
+  expect(printed[0]).toMatchObject([
+    { tool_name: "fs.write", success: true },
+    { tool_name: "fs.write", success: false, error: expect.stringContaining("has changed since") as string },
+    { tool_name: "fs.write", success: true },
+  ]);
+  // Asked again with a reason that insists, only what is left is undone.
+  const forced = await beamline("rollback", "--task", "half", "--reason", "force: it may go");
+  expect(forced).toMatchObject({ failed: false, printed: [[{ success: true }]] });
+  for (const path of paths) await expect(readFile(path)).rejects.toThrow("ENOENT");
 });
 
 test("looks at the ledger and verifies it", async () => {
