@@ -116,10 +116,7 @@ test("paths below a root are inside, and no others", () => {
   );
   assert(property(array(name, { maxLength: 5 }), (names) => within("/srv/here", ["/srv/here", ...names].join("/"))));
   assert(
-    property(
-      constantFrom("/srv", "/srv/herein", "/", "/srv/her", "/srv/..here"),
-      (path) => !within("/srv/here", path),
-    ),
+    property(constantFrom("/srv", "/srv/herein", "/", "/srv/her", "/srv/..here"), (path) => !within("/srv/here", path)),
   );
   expect(within("/", "/etc")).toBe(true);
 });
