@@ -1,61 +1,49 @@
 /**
- * An event on its way through memory: its JSON is made once, and the same text goes to hot state and to the log.
+ * An event on its way through memory: its JSON is made once, and the same text is what hot state keeps, what the log keeps, and what a reader gets.
+ *
+ * E1 The text is canonical: the fields of the contract in their order, as `JSON.stringify` writes them, unset ones left out. Equal events have
+ *    equal texts, so that the text is the event's identity; and a filter may look for a field as it is written.
+ * E2 An event that came with an id and without a timestamp is kept without one, or it would be another event each time it is pushed. Its
+ *    arrival is its timestamp, put in where it is read.
  */
-import { hash } from "node:crypto";
 import type { JsonObject } from "../../contracts/codec.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { tenantOf } from "./record.ts";
 
 export interface Arrival {
   readonly tenant: string;
-  /** The same event pushed twice has the same identity, and is kept once. */
-  readonly identity: string;
   /** Arrival, microseconds since 1970: the order of the ring. */
   readonly at: number;
-  readonly category: string;
-  readonly source: string;
   readonly critical: boolean;
-  /** The event as JSON. */
-  readonly text: string;
+  /** The event as it is kept (E1, E2). */
+  readonly entry: string;
 }
 
-/** The arrival of an event; `text` when its JSON has been made already. */
-export function arrivalOf(
-  tenant: string,
-  identity: string,
-  at: number,
-  event: JsonObject,
-  text = JSON.stringify(event),
-): Arrival {
-  const { category, source, critical } = event;
-  return {
-    tenant,
-    identity,
-    at,
-    category: typeof category === "string" ? category : "",
-    source: typeof source === "string" ? source : "",
-    critical: critical === true,
-    text,
-  };
+/** An event as JSON, as it is shown: with a timestamp in any case (E2). */
+export function shownText({ at, entry }: Pick<Arrival, "at" | "entry">): string {
+  return entry.includes(TIMESTAMP) ? entry : `${entry.slice(0, -1)}${TIMESTAMP}${Math.floor(at / 1_000_000)}}`;
 }
 
-/** Who an event is: its id, and its content for events of one id that differ. */
-export function identityOf(id: string, text: string): string {
-  return `${id}\u0000${hash("sha1", text, "base64url")}`;
-}
+/** Found in no other place than that of the field: inside a JSON string its quotes are escaped. */
+const TIMESTAMP = ',"timestamp":';
 
 /** A message of the log. */
 export function writeArrivals(arrivals: readonly Arrival[]): string {
-  const events = arrivals.map(({ identity, at, text }) => `{"i":${JSON.stringify(identity)},"at":${at},"e":${text}}`);
-  return `{"v":1,"events":[${events.join(",")}]}`;
+  let events = "";
+  for (const { at, entry } of arrivals) events += `${events === "" ? "" : ","}{"at":${at},"e":${entry}}`;
+  return `{"v":1,"events":[${events}]}`;
 }
 
 /** The events of a message of the log. Throws `data_loss` for what is not one. */
-export function readArrivals(subject: string, message: string): Arrival[] {
-  const tenant = tenantOf(subject);
+export function readArrivals(subject: string, message: string): (Arrival & { readonly text: string })[] {
   try {
-    const { events } = JSON.parse(message) as { events: { i: string; at: number; e: JsonObject }[] };
-    return events.map(({ i, at, e }) => arrivalOf(tenant, i, at, e));
+    const tenant = tenantOf(subject);
+    const { events } = JSON.parse(message) as { events: { at: number; e: JsonObject }[] };
+    return events.map(({ at, e }) => {
+      if (!Number.isFinite(at) || typeof e !== "object" || e === null) throw new TypeError("not an event");
+      const entry = JSON.stringify(e);
+      return { tenant, at, critical: e["critical"] === true, entry, text: shownText({ at, entry }) };
+    });
   } catch (cause) {
     throw new BeamlineError("data_loss", `the events on ${subject} cannot be read`, { cause });
   }

@@ -96,6 +96,7 @@ async function once(
     });
     body = await response.json().catch(() => undefined);
   } catch (cause) {
+    if (signal?.reason instanceof BeamlineError) throw signal.reason; // a deadline that passed says so
     if (signal?.aborted === true) throw new BeamlineError("cancelled", "embedding was cancelled", { cause });
     const why = limit.aborted ? `does not answer within ${timeoutMs} ms` : "cannot be reached";
     return { error: new BeamlineError("unavailable", `the embedding endpoint ${why}`, { cause }), again: true };

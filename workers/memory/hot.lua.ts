@@ -9,8 +9,8 @@
  *   <tenant>:<kind>                hash: id to `<seq>\n<born>\n<group>\n<state as JSON>`; an empty state is a thing given up
  *   <tenant>:<kind>:of:<group>     set: ids of the things of a group (tasks of a goal, goals that are active, tool calls of a task)
  *   <tenant>:pattern:rank          sorted set: ids by success rate;  <tenant>:pattern:trigger  hash: id to `<uses>\n<trigger in lower case>`
- *   <tenant>:events                sorted set: identities by arrival;  <tenant>:events:data  hash: identity to the event
- *   <tenant>:events:kept           sorted set: critical events that fell out of the ring
+ *   <tenant>:ring                  sorted set: ordinary events, the text of each (arrival, E1) by its arrival: the newest so many
+ *   <tenant>:critical              sorted set: critical events likewise, all of them
  *   <tenant>:metrics               hash: key to `<arrival>\n{"value":…,"timestamp":…}`
  */
 
@@ -62,33 +62,18 @@ const pushBody = `
 local max = tonumber(ARGV[2])
 local i = 3
 while ARGV[i] do
-  local tenant, events, metrics = ARGV[i], tonumber(ARGV[i+1]), tonumber(ARGV[i+2])
-  local prefix = base .. tenant
-  local ring, data = prefix .. ':events', prefix .. ':events:data'
-  i = i + 3
-  local added = {}
-  for n = i, i + events * 3 - 1, 3 do
-    if redis.call('HSETNX', data, ARGV[n], ARGV[n+2]) == 1 then
-      added[#added+1] = ARGV[n+1]
-      added[#added+1] = ARGV[n]
-    end
+  local prefix = base .. ARGV[i]
+  local events, critical, metrics = tonumber(ARGV[i+1]), tonumber(ARGV[i+2]), tonumber(ARGV[i+3])
+  redis.call('SADD', base .. 'tenants', ARGV[i])
+  i = i + 4
+  if events > 0 then
+    redis.call('ZADD', prefix .. ':ring', 'NX', unpack(ARGV, i, i + events * 2 - 1))
+    redis.call('ZREMRANGEBYRANK', prefix .. ':ring', 0, -1 - max)
+    i = i + events * 2
   end
-  i = i + events * 3
-  if #added > 0 then
-    redis.call('ZADD', ring, unpack(added))
-    local over = redis.call('ZCARD', ring) - max
-    if over > 0 then
-      local gone, ids, drop = redis.call('ZPOPMIN', ring, over), {}, {}
-      for n = 1, #gone, 2 do ids[#ids+1] = gone[n] end
-      for n, entry in ipairs(redis.call('HMGET', data, unpack(ids))) do
-        if entry and string.sub(entry, 1, 1) == 'c' then
-          redis.call('ZADD', ring .. ':kept', gone[n * 2], ids[n])
-        else
-          drop[#drop+1] = ids[n]
-        end
-      end
-      if #drop > 0 then redis.call('HDEL', data, unpack(drop)) end
-    end
+  if critical > 0 then
+    redis.call('ZADD', prefix .. ':critical', 'NX', unpack(ARGV, i, i + critical * 2 - 1))
+    i = i + critical * 2
   end
   for n = i, i + metrics * 3 - 1, 3 do
     local old = redis.call('HGET', prefix .. ':metrics', ARGV[n])
@@ -97,7 +82,6 @@ while ARGV[i] do
     end
   end
   i = i + metrics * 3
-  redis.call('SADD', base .. 'tenants', tenant)
 end
 return 1
 `;
@@ -107,7 +91,10 @@ export const APPLY = ready + applyBody;
 /** The same while the projection is being built. */
 export const LOAD = loadBase + applyBody;
 
-/** Events and metrics: the ring's size; per tenant its token, how many of each, then identity or key, arrival, entry of each. */
+/**
+ * Events and metrics: the ring's size; per tenant its token, how many ordinary and critical events and metrics, then arrival and text of each
+ * event, then key, arrival and entry of each metric. An event that is there keeps the place it has.
+ */
 export const PUSH = ready + pushBody;
 export const LOAD_PUSH = loadBase + pushBody;
 
@@ -132,35 +119,56 @@ end
 return out
 `;
 
-/** Newest events: tenant, count (-1 all), category, source. Filters are exact, empty ones are none. */
+/**
+ * Newest events as one JSON array: tenant, count (-1 all), and what a text must contain to be among them, any number of pieces. Without such a
+ * piece and without critical events the ring is read as it is.
+ */
 export const EVENTS = `${ready}
-local prefix = base .. ARGV[2]
-local count, category, source = tonumber(ARGV[3]), ARGV[4], ARGV[5]
-local out = {}
-if count == 0 then return out end
-local step = 200
-if category == '' and source == '' and count > 0 and count < step then step = count end
-for _, ring in ipairs({prefix .. ':events', prefix .. ':events:kept'}) do
-  local start = 0
-  while true do
-    local ids = redis.call('ZREVRANGE', ring, start, start + step - 1)
-    if #ids == 0 then break end
-    local entries = redis.call('HMGET', prefix .. ':events:data', unpack(ids))
-    for _, entry in ipairs(entries) do
-      if entry then
-        local cl, sl, at = string.match(entry, '^.(%d+):(%d+):()')
-        local ok = (category == '' or string.sub(entry, at, at + cl - 1) == category)
-          and (source == '' or string.sub(entry, at + cl, at + cl + sl - 1) == source)
-        if ok then
-          out[#out+1] = string.sub(entry, at + cl + sl)
-          if #out == count then return out end
-        end
-      end
-    end
-    start = start + step
-  end
+local ring, critical = base .. ARGV[2] .. ':ring', base .. ARGV[2] .. ':critical'
+local count = tonumber(ARGV[3])
+if count == 0 then return '[]' end
+local function shown(text, score)
+  if string.find(text, ',"timestamp":', 1, true) then return text end
+  return string.format('%s,"timestamp":%d}', string.sub(text, 1, -2), math.floor(tonumber(score) / 1000000))
 end
-return out
+if #ARGV == 3 and redis.call('EXISTS', critical) == 0 then
+  local out = redis.call('ZREVRANGE', ring, 0, count < 0 and -1 or count - 1)
+  for n, text in ipairs(out) do
+    if not string.find(text, ',"timestamp":', 1, true) then out[n] = shown(text, redis.call('ZSCORE', ring, text)) end
+  end
+  return '[' .. table.concat(out, ',') .. ']'
+end
+local step = 200
+if #ARGV == 3 and count > 0 and count < step then step = count end
+local function head(from)
+  if from.at > #from.page and not from.over then
+    from.page = redis.call('ZREVRANGE', from.key, from.start, from.start + step - 1, 'WITHSCORES')
+    from.start = from.start + step
+    from.over = #from.page < step * 2
+    from.at = 1
+  end
+  return from.page[from.at], tonumber(from.page[from.at + 1])
+end
+local one = {key = ring, start = 0, at = 1, page = {}}
+local other = {key = critical, start = 0, at = 1, page = {}}
+local out = {}
+while #out ~= count do
+  local text, score = head(one)
+  local text2, score2 = head(other)
+  if not text and not text2 then break end
+  if not text or (text2 and score2 > score) then
+    text, score = text2, score2
+    other.at = other.at + 2
+  else
+    one.at = one.at + 2
+  end
+  local wanted = true
+  for n = 4, #ARGV do
+    if not string.find(text, ARGV[n], 1, true) then wanted = false end
+  end
+  if wanted then out[#out+1] = shown(text, score) end
+end
+return '[' .. table.concat(out, ',') .. ']'
 `;
 
 /** Values of metrics: tenant, keys. */
@@ -225,22 +233,10 @@ return dropped
  * each per call; returns how many it dealt with.
  */
 export const FORGET_EVENTS = `${ready}
-local ring = base .. ARGV[2] .. ':events'
 local done = 0
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', ring, '-inf', '(' .. ARGV[3], 'LIMIT', 0, 1000)) do
-  local entry = redis.call('HGET', ring .. ':data', id)
-  if entry and string.sub(entry, 1, 1) == 'c' then
-    redis.call('ZADD', ring .. ':kept', redis.call('ZSCORE', ring, id), id)
-  else
-    redis.call('HDEL', ring .. ':data', id)
-  end
-  redis.call('ZREM', ring, id)
-  done = done + 1
-end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', ring .. ':kept', '-inf', '(' .. ARGV[4], 'LIMIT', 0, 1000)) do
-  redis.call('ZREM', ring .. ':kept', id)
-  redis.call('HDEL', ring .. ':data', id)
-  done = done + 1
+for n, ring in ipairs({base .. ARGV[2] .. ':ring', base .. ARGV[2] .. ':critical'}) do
+  local old = math.min(1000, redis.call('ZCOUNT', ring, '-inf', '(' .. ARGV[2 + n]))
+  if old > 0 then done = done + redis.call('ZREMRANGEBYRANK', ring, 0, old - 1) end
 end
 return done
 `;

@@ -19,6 +19,9 @@ export class NoProjection extends BeamlineError {
 
 type Script = (base: string, ...args: (string | number)[]) => Promise<unknown>;
 
+/** Events per script call: Lua hands no more than some thousand arguments on at once. */
+const MAX_EVENTS = 1_000;
+
 /** Status words after which a goal is not active any more (aiOS, memory, working tier: exact, lower case). */
 const ended = new Set(["completed", "failed", "cancelled"]);
 
@@ -50,7 +53,10 @@ export class RedisHot implements Hot {
   }
 
   async push(events: readonly Arrival[], metrics: readonly MetricSet[]): Promise<void> {
-    await this.#run("PUSH", this.#ring, ...pushRows(events, metrics));
+    for (let at = 0; at === 0 || at < events.length; at += MAX_EVENTS) {
+      const some = events.length <= MAX_EVENTS ? events : events.slice(at, at + MAX_EVENTS);
+      await this.#run("PUSH", this.#ring, ...pushRows(some, at === 0 ? metrics : []));
+    }
   }
 
   async loadPush(events: readonly Arrival[], metrics: readonly MetricSet[]): Promise<void> {
@@ -72,8 +78,11 @@ export class RedisHot implements Hot {
     return found;
   }
 
-  async events(tenant: string, count: number, category: string, source: string): Promise<string[]> {
-    return (await this.#run("EVENTS", tenantToken(tenant), count < 0 ? -1 : count, category, source)) as string[];
+  async events(tenant: string, count: number, category: string, source: string): Promise<string> {
+    const wanted: string[] = [];
+    if (category !== "") wanted.push(`,"category":${JSON.stringify(category)}`);
+    if (source !== "") wanted.push(`,"source":${JSON.stringify(source)}`);
+    return (await this.#run("EVENTS", tenantToken(tenant), count < 0 ? -1 : count, ...wanted)) as string;
   }
 
   async metrics(
@@ -237,26 +246,32 @@ function textIn(state: JsonObject | undefined, field: string): string {
   return typeof value === "string" ? value : "";
 }
 
-/** Per tenant: its token, how many events and metrics, then three arguments each. */
+/** Per tenant: its token, how many of each, then two arguments per event and three per metric. */
 function pushRows(events: readonly Arrival[], metrics: readonly MetricSet[]): (string | number)[] {
   const [first] = events;
   const one = first?.tenant ?? metrics[0]?.tenant ?? "";
   const alone = events.every(({ tenant }) => tenant === one) && metrics.every(({ tenant }) => tenant === one);
-  const tenants = alone ? [one] : [...new Set([...events, ...metrics].map(({ tenant }) => tenant))];
+  if (alone) return tenantRows([], one, events, metrics);
   const rows: (string | number)[] = [];
-  for (const tenant of tenants) {
-    const itsEvents = alone ? events : events.filter((event) => event.tenant === tenant);
-    const itsMetrics = alone ? metrics : metrics.filter((metric) => metric.tenant === tenant);
-    rows.push(tenantToken(tenant), itsEvents.length, itsMetrics.length);
-    for (const event of itsEvents) rows.push(event.identity, event.at, entryOf(event));
-    for (const { key, at, value, timestamp } of itsMetrics) rows.push(key, at, JSON.stringify({ value, timestamp }));
+  for (const tenant of new Set([...events, ...metrics].map((each) => each.tenant))) {
+    const its = (each: { readonly tenant: string }): boolean => each.tenant === tenant;
+    tenantRows(rows, tenant, events.filter(its), metrics.filter(its));
   }
   return rows;
 }
 
-/** The event behind what filters look at: `c` or `-`, the lengths of category and source in bytes, the two, the JSON. */
-function entryOf({ category, source, critical, text }: Arrival): string {
-  return `${critical ? "c" : "-"}${Buffer.byteLength(category)}:${Buffer.byteLength(source)}:${category}${source}${text}`;
+function tenantRows(
+  rows: (string | number)[],
+  tenant: string,
+  events: readonly Arrival[],
+  metrics: readonly MetricSet[],
+): (string | number)[] {
+  const critical = events.filter((event) => event.critical);
+  rows.push(tenantToken(tenant), events.length - critical.length, critical.length, metrics.length);
+  for (const event of events) if (!event.critical) rows.push(event.at, event.entry);
+  for (const { at, entry } of critical) rows.push(at, entry);
+  for (const { key, at, value, timestamp } of metrics) rows.push(key, at, JSON.stringify({ value, timestamp }));
+  return rows;
 }
 
 /** `<seq>\n<born>\n<group>\n<state>`. */

@@ -59,6 +59,9 @@ export class HotBuilder {
       }
     };
     return {
+      get up() {
+        return hot.up;
+      },
       apply: (records) => ensure(() => hot.apply(records)),
       push: (events, metrics) => ensure(() => hot.push(events, metrics)),
       peek: (tenant, wanted) => ensure(() => hot.peek(tenant, wanted)),

@@ -5,7 +5,7 @@
  * O2 A critical event is on the disk of the log before it is acknowledged. Those that arrive while one is being written are written together.
  * O3 Order is by arrival, which is stamped here and never runs back: a rebuilt ring has the order of the one that was lost.
  */
-import { codecOf } from "../../contracts/codec.ts";
+import { codecOf, type JsonObject } from "../../contracts/codec.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import {
   Event,
@@ -15,17 +15,35 @@ import {
 } from "../../contracts/gen/aios/memory.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
-import { arrivalOf, identityOf, type Arrival } from "./arrival.ts";
+import type { Arrival } from "./arrival.ts";
 import type { Behind } from "./behind.ts";
-import { requireFinite, requireJson, requireText } from "./check.ts";
+import { requireFinite, requireText } from "./check.ts";
+import { canonicalEvent } from "./event.ts";
 import type { MemoryLog } from "./log.ts";
 import type { Hot, MetricSet } from "./ports.ts";
 
 const events = codecOf(Event);
 
-interface Waiter {
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
+/** Critical events written together at most. */
+const MOST_CRITICAL = 1_000;
+
+/** What is answered to a write that was kept: the JSON of the contract's empty reply. */
+const KEPT = "{}";
+
+/** Events and metrics that go to hot state in one call. All their callers wait for one promise. */
+class Round {
+  readonly events: Arrival[] = [];
+  readonly metrics: MetricSet[] = [];
+  readonly #kept = Promise.withResolvers<string>();
+  readonly kept = this.#kept.promise;
+
+  done(): void {
+    this.#kept.resolve(KEPT);
+  }
+
+  failed(error: unknown): void {
+    this.#kept.reject(error);
+  }
 }
 
 export interface OperationalParts {
@@ -39,9 +57,7 @@ export interface OperationalParts {
 export class Operational {
   readonly #parts: OperationalParts;
   #lastAt = 0;
-  #events: Arrival[] = [];
-  #metrics: MetricSet[] = [];
-  #waiting: Waiter[] = [];
+  #round = new Round();
   #pushing = false;
   readonly #critical = new Map<string, CriticalQueue>();
 
@@ -50,45 +66,50 @@ export class Operational {
   }
 
   /** Keeps an event; fills an empty id and a zero timestamp. Throws `invalid_argument` for `data_json` that is not JSON. */
-  push(tenant: string, event: Event): Promise<void> {
-    requireJson("data_json", event.data_json);
-    const json = events.toJson(event);
-    let text = JSON.stringify(json);
-    // What was given decides whether it is the same event again, before anything is filled in.
-    const identity = event.id === "" ? this.#parts.ids.v4() : identityOf(event.id, text);
-    if (event.id === "" || event.timestamp === 0n) {
-      if (event.id === "") json["id"] = identity;
-      if (event.timestamp === 0n) json["timestamp"] = Math.floor(this.#parts.clock.now() / 1000);
-      text = JSON.stringify(json);
+  async push(tenant: string, event: Event): Promise<void> {
+    await this.pushCanonical(tenant, canonicalEvent(event));
+  }
+
+  /** The same for an event as canonical JSON (event.ts). Resolves to the JSON of the reply. */
+  pushCanonical(tenant: string, event: JsonObject): Promise<string> {
+    let kept = event;
+    if (event["id"] === undefined) {
+      const { timestamp = Math.floor(this.#parts.clock.now() / 1000), ...rest } = event;
+      kept = { id: this.#parts.ids.v4(), timestamp, ...rest };
     }
-    const arrive = (): Arrival => arrivalOf(tenant, identity, this.#arrive(), json, text);
-    if (!event.critical) return this.#soon(() => this.#events.push(arrive()));
+    const critical = event["critical"] === true;
+    const arrival: Arrival = { tenant, at: this.#arrive(), critical, entry: JSON.stringify(kept) };
+    if (!critical) {
+      this.#round.events.push(arrival);
+      return this.#soon();
+    }
     let queue = this.#critical.get(tenant);
     if (queue === undefined) {
       queue = new CriticalQueue((batch) => this.#storeCritical(tenant, batch));
       this.#critical.set(tenant, queue);
     }
-    return queue.add(arrive);
+    return queue.add(arrival);
   }
 
   /** Newest first by arrival; `count` 0 is none, a negative one is all; filters are exact. */
   async recent(tenant: string, { count, category, source }: RecentEventsRequest): Promise<Event[]> {
-    const found = await this.#parts.hot.events(tenant, count, category, source);
-    return found.map((text) => events.fromJson(JSON.parse(text)));
+    const found = JSON.parse(await this.#parts.hot.events(tenant, count, category, source)) as JsonObject[];
+    return found.map((event) => events.fromJson(event));
   }
 
   /** The same as the JSON of an EventList: what is stored is the contract's JSON already, and needs no reading to be passed on. */
   async recentText(tenant: string, { count, category, source }: RecentEventsRequest): Promise<string> {
-    return `{"events":[${(await this.#parts.hot.events(tenant, count, category, source)).join(",")}]}`;
+    return `{"events":${await this.#parts.hot.events(tenant, count, category, source)}}`;
   }
 
   /** The last write wins, by arrival, whatever its timestamp says; a zero timestamp becomes now. */
-  update(tenant: string, { key, value, timestamp }: MetricUpdate): Promise<void> {
+  async update(tenant: string, { key, value, timestamp }: MetricUpdate): Promise<void> {
     requireText("key", key);
     requireFinite("value", value);
     const moment = timestamp === 0n ? BigInt(Math.floor(this.#parts.clock.now() / 1000)) : timestamp;
     const wire = Number.isSafeInteger(Number(moment)) ? Number(moment) : String(moment);
-    return this.#soon(() => this.#metrics.push({ tenant, key, at: this.#arrive(), value, timestamp: wire }));
+    this.#round.metrics.push({ tenant, key, at: this.#arrive(), value, timestamp: wire });
+    await this.#soon();
   }
 
   /** Throws `not_found` for a metric that was never set. */
@@ -104,75 +125,70 @@ export class Operational {
     return this.#lastAt;
   }
 
-  /** O1. */
-  #soon(add: () => unknown): Promise<void> {
-    return new Promise((resolve, reject) => {
-      add();
-      this.#waiting.push({ resolve, reject });
-      if (this.#pushing) return;
+  /** O1. What was added to the round that is open goes with the next call to hot state. */
+  #soon(): Promise<string> {
+    const { kept } = this.#round;
+    if (!this.#pushing) {
       this.#pushing = true;
       setImmediate(() => void this.#pushAll());
-    });
+    }
+    return kept;
   }
 
   async #pushAll(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#pushWaiting();
+    while (this.#round.events.length > 0 || this.#round.metrics.length > 0) {
+      const round = this.#round;
+      this.#round = new Round();
+      try {
+        await this.#parts.hot.push(round.events, round.metrics);
+        this.#parts.behind.add(round.events, round.metrics);
+        round.done();
+      } catch (error) {
+        round.failed(error);
+      }
+    }
     this.#pushing = false;
   }
 
-  async #pushWaiting(): Promise<void> {
-    const [arrived, metrics, waiting] = [this.#events, this.#metrics, this.#waiting];
-    this.#events = [];
-    this.#metrics = [];
-    this.#waiting = [];
-    try {
-      await this.#parts.hot.push(arrived, metrics);
-      this.#parts.behind.add(arrived, metrics);
-      for (const { resolve } of waiting) resolve();
-    } catch (error) {
-      for (const { reject } of waiting) reject(error);
-    }
-  }
-
-  /** O2. Hot state is asked first: what cannot be shown is not stored either, and the caller hears it at once. */
-  async #storeCritical(tenant: string, batch: readonly (() => Arrival)[]): Promise<void> {
-    await this.#parts.hot.metrics(tenant, []);
-    const arrivals = batch.map((arrive) => arrive());
-    await this.#parts.log.appendCritical(tenant, arrivals);
-    await this.#parts.hot.push(arrivals, []);
+  /**
+   * O2. Without hot state nothing is stored, and the caller hears it at once. When it is lost between the two steps the caller is told that it
+   * failed, and the tail of the log shows the event later: pushing it again keeps it once.
+   */
+  async #storeCritical(tenant: string, batch: readonly Arrival[]): Promise<void> {
+    if (!this.#parts.hot.up) throw new BeamlineError("unavailable", "hot state (Redis) cannot be reached");
+    await this.#parts.log.appendCritical(tenant, batch);
+    await this.#parts.hot.push(batch, []);
   }
 }
 
 /** One write at a time; what arrives meanwhile goes with the next. */
 class CriticalQueue {
-  readonly #store: (batch: readonly (() => Arrival)[]) => Promise<void>;
-  #batch: (() => Arrival)[] = [];
-  #waiting: Waiter[] = [];
+  readonly #store: (batch: readonly Arrival[]) => Promise<void>;
+  readonly #rounds: Round[] = [];
   #busy = false;
 
-  constructor(store: (batch: readonly (() => Arrival)[]) => Promise<void>) {
+  constructor(store: (batch: readonly Arrival[]) => Promise<void>) {
     this.#store = store;
   }
 
-  add(event: () => Arrival): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#batch.push(event);
-      this.#waiting.push({ resolve, reject });
-      if (!this.#busy) void this.#run();
-    });
+  add(event: Arrival): Promise<string> {
+    let round = this.#rounds.at(-1);
+    if (round === undefined || round.events.length === MOST_CRITICAL) this.#rounds.push((round = new Round()));
+    round.events.push(event);
+    if (!this.#busy) {
+      this.#busy = true;
+      queueMicrotask(() => void this.#run()); // what the bus brought along with it goes along with it
+    }
+    return round.kept;
   }
 
   async #run(): Promise<void> {
-    this.#busy = true;
-    await new Promise((resolve) => setImmediate(resolve)); // the rest of this tick comes along
-    while (this.#batch.length > 0) {
-      const batch = this.#batch.splice(0, 1_000);
-      const waiting = this.#waiting.splice(0, 1_000);
+    for (let round = this.#rounds.shift(); round !== undefined; round = this.#rounds.shift()) {
       try {
-        await this.#store(batch);
-        for (const { resolve } of waiting) resolve();
+        await this.#store(round.events);
+        round.done();
       } catch (error) {
-        for (const { reject } of waiting) reject(error);
+        round.failed(error);
       }
     }
     this.#busy = false;

@@ -30,8 +30,10 @@ export interface Hot {
   peek(tenant: string, wanted: readonly (readonly [Kind, string])[]): Promise<(Held | undefined)[]>;
   /** The things of a group that are not given up. */
   group(tenant: string, kind: Kind, group: string): Promise<Held[]>;
-  /** Events as JSON texts, newest first. */
-  events(tenant: string, count: number, category: string, source: string): Promise<string[]>;
+  /** Whether it is connected, as far as is known: asks nobody. */
+  readonly up: boolean;
+  /** Events as a JSON array, newest first. */
+  events(tenant: string, count: number, category: string, source: string): Promise<string>;
   metrics(
     tenant: string,
     keys: readonly string[],

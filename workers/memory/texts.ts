@@ -1,27 +1,28 @@
-/** Endpoints whose reply is kept as the text it is sent as: reading and writing it again would be most of what they cost. */
+/** Endpoints that go from text to text: what is kept is the contract's JSON already, and a message made in between would be most of what they cost. */
 import { codecOf } from "../../contracts/codec.ts";
 import { MemoryServiceDefinition, RecentEventsRequest } from "../../contracts/gen/aios/memory.ts";
 import { routesOf } from "../../contracts/routes.ts";
 import { parseJson } from "../../bus/call.ts";
-import type { Endpoint } from "../../bus/endpoint.ts";
+import type { Answer, Endpoint } from "../../bus/endpoint.ts";
+import { canonicalRequest } from "./event.ts";
 import type { Operational } from "./operational.ts";
 
-const recentEvents = routesOf(MemoryServiceDefinition).getRecentEvents.subject;
+const routes = routesOf(MemoryServiceDefinition);
 const requests = codecOf(RecentEventsRequest);
 
-/** The same endpoints; GetRecentEvents answers from the stored texts. Same result, same errors. */
+const jsonOf = (text: string): unknown => (text === "" ? {} : parseJson(text));
+
+/** The same endpoints; PushEvent and GetRecentEvents answer by themselves. Same results, same errors. */
 export function withTexts(endpoints: readonly Endpoint[], operational: Operational): Endpoint[] {
+  const answers = new Map<string, Answer>([
+    [routes.pushEvent.subject, (text, { tenant }) => operational.pushCanonical(tenant, canonicalRequest(jsonOf(text)))],
+    [
+      routes.getRecentEvents.subject,
+      (text, { tenant }) => operational.recentText(tenant, requests.fromJson(jsonOf(text))),
+    ],
+  ]);
   return endpoints.map((endpoint) => {
-    if (endpoint.kind !== "request" || endpoint.subject !== recentEvents) return endpoint;
-    const { subject, name, dialect, timeoutMs } = endpoint;
-    return {
-      kind: "request",
-      subject,
-      name,
-      dialect,
-      timeoutMs,
-      answer: (text, { tenant }) =>
-        operational.recentText(tenant, requests.fromJson(text === "" ? {} : parseJson(text))),
-    };
+    const answer = answers.get(endpoint.subject);
+    return endpoint.kind === "request" && answer !== undefined ? { ...endpoint, answer } : endpoint;
   });
 }
