@@ -48,6 +48,21 @@ function follow(bucket: Bucket<Policy>) {
 }
 
 describe("values", () => {
+  test("list: all of them, or those below a part, whatever their number; deleted ones are not there", async () => {
+    const bucket = await bucketOf("listed");
+    expect(await bucket.list()).toEqual([]);
+    await Promise.all(Array.from({ length: 1_100 }, (_, at) => bucket.put(keyOf("acme", `k${at}`), { weight: at })));
+    await bucket.put(keyOf("other", "k"), { weight: 7 });
+    await bucket.put(keyOf("acme", "k1"), { weight: -1 });
+    await bucket.delete(keyOf("acme", "k2"));
+    const acme = await bucket.list("acme.>");
+    expect(acme).toHaveLength(1_099);
+    expect(acme.at(-1)).toMatchObject({ key: "acme.k1", value: { weight: -1 } });
+    expect(acme.some(({ key }) => key === "acme.k2")).toBe(false);
+    expect((await bucket.list()).map(({ key }) => key)).toContain("other.k");
+    expect(await bucket.list("nobody.>")).toEqual([]);
+  });
+
   test("Q1: put, get, update and delete, checked against the revision", async () => {
     const bucket = await bucketOf("values");
     const key = keyOf("acme inc.", "p.1");

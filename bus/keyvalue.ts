@@ -44,6 +44,9 @@ export function jsonCodec<T>(): ValueCodec<T> {
   };
 }
 
+/** Messages read at once by `list`. */
+const PAGE = 500;
+
 /** Marks a deletion; the same header and words as every key-value client. */
 export const OPERATION = "KV-Operation";
 
@@ -108,6 +111,40 @@ export class Bucket<T> {
       ...options,
       headers: { ...headers, [OPERATION]: "DEL" },
       ...(revision !== undefined && { expectLastSubjectSequence: revision }),
+    });
+  }
+
+  /**
+   * The values whose keys match (`>` for all, `acme.>` for those below a part), oldest write first. Read page by page, so there is no limit to how
+   * many; a write meanwhile may or may not be seen. Throws `data_loss` (Q2), `unavailable`.
+   */
+  async list(keys = ">"): Promise<Entry<T>[]> {
+    const found = new Map<string, Entry<T>>();
+    const prefix = this.subjectOf("");
+    for (let seq = 1, count = PAGE; count === PAGE;) {
+      count = 0;
+      for (const message of await this.#page(keys, seq)) {
+        count++;
+        seq = message.seq + 1;
+        const key = message.subject.slice(prefix.length);
+        found.delete(key);
+        if (isDeletion(message.header.get(OPERATION), message.header.get("Nats-Marker-Reason"))) continue;
+        const value = this.decode(key, message.data);
+        found.set(key, { key, value, revision: message.seq, timestampMs: message.time.getTime() });
+      }
+    }
+    return [...found.values()];
+  }
+
+  async #page(keys: string, seq: number) {
+    return asking(`list bucket ${this.name}`, async () => {
+      const asked = { seq, batch: PAGE, next_by_subj: this.subjectOf(keys) };
+      try {
+        return await Array.fromAsync(await this.bus.jsm.direct.getBatch(this.stream, asked));
+      } catch (thrown) {
+        if (thrown instanceof Error && /message not found/i.test(thrown.message)) return [];
+        throw thrown;
+      }
     });
   }
 

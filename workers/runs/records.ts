@@ -1,10 +1,9 @@
 /**
- * Current values by key, in a bucket: JSON documents with a revision, compare-and-set. A key is a list of texts (bus/keys).
+ * Current values by key: a bucket (bus/keyvalue) whose keys are lists of texts, with a compare-and-set that answers instead of throwing.
  */
-import { tokenOf } from "../../bus/keys.ts";
-import { fromJetStream } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
-import { publish } from "../../bus/publish.ts";
+import { Bucket, jsonCodec } from "../../bus/keyvalue.ts";
+import { keyOf } from "../../bus/keys.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { BucketSpec } from "../../contracts/streams.ts";
 
@@ -14,79 +13,41 @@ export interface Kept<T> {
 }
 
 export class Records<T> {
-  readonly #bus: Bus;
-  readonly #bucket: string;
+  readonly #bucket: Bucket<T>;
 
   constructor(bus: Bus, spec: BucketSpec) {
-    this.#bus = bus;
-    this.#bucket = spec.name;
+    this.#bucket = new Bucket<T>(bus, spec, jsonCodec<T>());
   }
 
   /** Undefined when there is none. Throws `unavailable`. */
-  async get(...key: readonly string[]): Promise<Kept<T> | undefined> {
-    try {
-      const message = await this.#bus.jsm.direct.getMessage(`KV_${this.#bucket}`, { last_by_subj: this.#subject(key) });
-      if (message === null || message.header.get("KV-Operation") !== "") return undefined;
-      return { value: JSON.parse(message.string()) as T, revision: message.seq };
-    } catch (thrown) {
-      if (thrown instanceof Error && /message not found/i.test(thrown.message)) return undefined;
-      throw fromJetStream(thrown, `read ${this.#bucket}`);
-    }
+  get(...key: readonly string[]): Promise<Kept<T> | undefined> {
+    return this.#bucket.get(keyOf(...key));
   }
 
-  /** Stores, whatever was there. */
-  async put(key: readonly string[], value: T): Promise<number> {
-    return (await publish(this.#bus, this.#subject(key), JSON.stringify(value))).seq;
+  /** Stores, whatever was there. Gives the revision. */
+  put(key: readonly string[], value: T): Promise<number> {
+    return this.#bucket.put(keyOf(...key), value);
   }
 
-  /** Stores when the revision is still this one; 0 for a key that must not be there. False when it is not. */
+  /** Stores when the revision is still this one; 0 for a key that must not be there. The new revision, undefined when it is another. */
   async swap(key: readonly string[], value: T, revision: number): Promise<number | undefined> {
     try {
-      return (
-        await publish(this.#bus, this.#subject(key), JSON.stringify(value), { expectLastSubjectSequence: revision })
-      ).seq;
+      return revision === 0
+        ? await this.#bucket.create(keyOf(...key), value)
+        : await this.#bucket.update(keyOf(...key), value, revision);
     } catch (thrown) {
-      if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") throw thrown;
-      if (revision !== 0) return undefined;
-      const removed = await this.#removedAt(key);
-      return removed === undefined ? undefined : this.swap(key, value, removed);
+      if (thrown instanceof BeamlineError && (thrown.code === "already_exists" || thrown.code === "aborted"))
+        return undefined;
+      throw thrown;
     }
   }
 
   async remove(...key: readonly string[]): Promise<void> {
-    await publish(this.#bus, this.#subject(key), "", { headers: { "KV-Operation": "DEL" } });
+    await this.#bucket.delete(keyOf(...key));
   }
 
-  /** Everything below a prefix of the key. */
+  /** Everything below a prefix of the key; all of it without one. Throws `unavailable`. */
   async list(...prefix: readonly string[]): Promise<Kept<T>[]> {
-    const found: Kept<T>[] = [];
-    try {
-      const filter = `${this.#subject(prefix)}.>`;
-      const messages = await this.#bus.jsm.direct.getLastMessagesFor(`KV_${this.#bucket}`, {
-        multi_last: [filter],
-        batch: 1_000,
-      });
-      for await (const message of messages) {
-        if (message.header.get("KV-Operation") === "")
-          found.push({ value: JSON.parse(message.string()) as T, revision: message.seq });
-      }
-    } catch (thrown) {
-      if (thrown instanceof Error && /not found|no results/i.test(thrown.message)) return found;
-      throw fromJetStream(thrown, `list ${this.#bucket}`);
-    }
-    return found;
-  }
-
-  async #removedAt(key: readonly string[]): Promise<number | undefined> {
-    try {
-      const message = await this.#bus.jsm.direct.getMessage(`KV_${this.#bucket}`, { last_by_subj: this.#subject(key) });
-      return message !== null && message.header.get("KV-Operation") !== "" ? message.seq : undefined;
-    } catch {
-      return undefined;
-    }
-  }
-
-  #subject(key: readonly string[]): string {
-    return [`$KV.${this.#bucket}`, ...key.map(tokenOf)].join(".");
+    return this.#bucket.list(prefix.length === 0 ? ">" : `${keyOf(...prefix)}.>`);
   }
 }
