@@ -23,7 +23,7 @@ verifies(
     serveExtension(await world.connect("publisher", "slow"), "beamline.ext.pre.slow.v1", () => undefined);
     await admin(world, "upsert_extension", {
       tenant_id: "*",
-      extension: { id: "slow", type: "pre", timeout_ms: 1_000 },
+      extension: { id: "slow", type: "pre", timeout_ms: 250 },
     });
     await putPolicy(world, "acme", "slow", { providers: [{ name: "p", weight: 1 }], pre: [{ id: "slow" }] });
     const replies = await Promise.all(Array.from({ length: 2_500 }, () => ask(world, request("acme", "slow"))));
