@@ -51,7 +51,5 @@ export interface Host {
   readonly testKeyPrefix: string;
   readonly inflightCap: number;
   readonly retentionDays: number;
-  /** How long idempotency keys are remembered, milliseconds. */
-  readonly idempotencyMs: number;
   readonly production: boolean;
 }
