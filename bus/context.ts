@@ -29,6 +29,10 @@ export class IncomingCall implements CallContext {
   get subject(): string {
     return this.#message.subject;
   }
+  /** Where the caller waits; undefined when it named no reply subject. */
+  get reply(): string | undefined {
+    return this.#message.reply;
+  }
   get tenant(): string {
     return this.headers[header.tenantId] ?? DEFAULT_TENANT;
   }

@@ -50,7 +50,7 @@ export class Server {
   readonly #concurrency: number;
   readonly #queueLimit: number;
   readonly #subscriptions: Subscription[];
-  readonly #running = new Map<string, IncomingCall>();
+  readonly #running = new Set<IncomingCall>();
   readonly #waiting: Job[] = [];
   readonly #control: Inbox;
   #active = 0;
@@ -97,7 +97,7 @@ export class Server {
     }
     const reason = new BeamlineError("unavailable", `the ${this.#options.name} worker is shutting down`);
     for (const { endpoint, message } of this.#waiting.splice(0)) this.#reject(endpoint, message, reason);
-    for (const call of this.#running.values()) call.end(reason);
+    for (const call of this.#running) call.end(reason);
     this.#control.stop();
     if (this.#bus.connected) await this.#bus.flush();
   }
@@ -128,10 +128,9 @@ export class Server {
     const { endpoint, stats, message } = job;
     const call = new IncomingCall(message, endpoint.timeoutMs);
     const started = performance.now();
-    const key = message.reply ?? "";
     const finish = (error?: BeamlineError): void => {
       call.settle();
-      if (key !== "") this.#running.delete(key);
+      this.#running.delete(call);
       stats.finished(performance.now() - started, error?.code);
       this.#active--;
       this.#next();
@@ -144,7 +143,7 @@ export class Server {
     };
     try {
       if (call.deadline <= Date.now()) throw expired(endpoint.subject);
-      if (key !== "") this.#running.set(key, call);
+      this.#running.add(call);
       const around = this.#options.around ?? plain;
       const done = around(endpoint, call, () =>
         endpoint.kind === "stream"
@@ -155,12 +154,15 @@ export class Server {
         this.#reply(endpoint, message, done);
         finish();
       } else {
-        done
-          .then((text) => {
+        const answered = (text: string | void): void => {
+          try {
             if (typeof text === "string") this.#reply(endpoint, message, text);
-            finish();
-          })
-          .catch(fail);
+          } catch (thrown) {
+            return fail(thrown);
+          }
+          finish();
+        };
+        done.then(answered, fail);
       }
     } catch (thrown) {
       fail(thrown);
@@ -178,11 +180,15 @@ export class Server {
   }
 
   #cancel(reply: string): void {
-    this.#running.get(reply)?.end(new BeamlineError("cancelled", "the caller gave up"));
+    if (reply === "") return;
+    for (const call of this.#running)
+      if (call.reply === reply) call.end(new BeamlineError("cancelled", "the caller gave up"));
   }
 
   #reply(endpoint: Endpoint, message: Msg, text: string): void {
-    for (const subject of repliesOf(endpoint, message)) this.#bus.send(subject, text);
+    const { reply } = message;
+    if (reply !== undefined && isReplyAddress(reply)) this.#bus.send(reply, text);
+    else for (const subject of repliesOf(endpoint, message)) this.#bus.send(subject, text);
   }
 
   #reject(endpoint: Endpoint, message: Msg, error: BeamlineError): void {
