@@ -4,7 +4,7 @@
  * E1 The text is canonical: the fields of the contract in their order, as `JSON.stringify` writes them, unset ones left out. Equal events have
  *    equal texts, so that the text is the event's identity; and a filter may look for a field as it is written.
  * E2 An event that came with an id and without a timestamp is kept without one, or it would be another event each time it is pushed. Its
- *    arrival is its timestamp, put in where it is read.
+ *    arrival is its timestamp, put in where it is read. Its text begins with a line break, which no other has: whoever reads sees it at once.
  */
 import type { JsonObject } from "../../contracts/codec.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
@@ -19,13 +19,16 @@ export interface Arrival {
   readonly entry: string;
 }
 
-/** An event as JSON, as it is shown: with a timestamp in any case (E2). */
-export function shownText({ at, entry }: Pick<Arrival, "at" | "entry">): string {
-  return entry.includes(TIMESTAMP) ? entry : `${entry.slice(0, -1)}${TIMESTAMP}${Math.floor(at / 1_000_000)}}`;
+/** The text that an event, canonical JSON, is kept as (E1, E2). */
+export function entryOf(event: JsonObject): string {
+  const text = JSON.stringify(event);
+  return event["timestamp"] === undefined ? `\n${text}` : text;
 }
 
-/** Found in no other place than that of the field: inside a JSON string its quotes are escaped. */
-const TIMESTAMP = ',"timestamp":';
+/** An event as JSON, as it is shown: with a timestamp in any case (E2). */
+export function shownText({ at, entry }: Pick<Arrival, "at" | "entry">): string {
+  return entry.startsWith("\n") ? `${entry.slice(1, -1)},"timestamp":${Math.floor(at / 1_000_000)}}` : entry;
+}
 
 /** A message of the log. */
 export function writeArrivals(arrivals: readonly Arrival[]): string {
@@ -41,7 +44,7 @@ export function readArrivals(subject: string, message: string): (Arrival & { rea
     const { events } = JSON.parse(message) as { events: { at: number; e: JsonObject }[] };
     return events.map(({ at, e }) => {
       if (!Number.isFinite(at) || typeof e !== "object" || e === null) throw new TypeError("not an event");
-      const entry = JSON.stringify(e);
+      const entry = entryOf(e);
       return { tenant, at, critical: e["critical"] === true, entry, text: shownText({ at, entry }) };
     });
   } catch (cause) {

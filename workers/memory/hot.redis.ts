@@ -4,7 +4,7 @@ import type { JsonObject } from "../../contracts/codec.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { hot } from "../connect.redis.ts";
 import * as lua from "./hot.lua.ts";
-import type { Arrival } from "./arrival.ts";
+import { shownText, type Arrival } from "./arrival.ts";
 import type { Held, Hot, MetricSet } from "./ports.ts";
 import { idToken, tenantToken, type Kind, type Logged } from "./record.ts";
 
@@ -79,10 +79,16 @@ export class RedisHot implements Hot {
   }
 
   async events(tenant: string, count: number, category: string, source: string): Promise<string> {
+    if (count === 0) return "[]";
     const wanted: string[] = [];
     if (category !== "") wanted.push(`,"category":${JSON.stringify(category)}`);
     if (source !== "") wanted.push(`,"source":${JSON.stringify(source)}`);
-    return (await this.#run("EVENTS", tenantToken(tenant), count < 0 ? -1 : count, ...wanted)) as string;
+    const found = await (wanted.length === 0
+      ? this.#run("EVENTS", tenantToken(tenant), count < 0 ? -1 : count - 1)
+      : this.#run("FIND_EVENTS", tenantToken(tenant), count < 0 ? -1 : count, ...wanted));
+    if (typeof found === "string") return `[${found}]`;
+    const [ordinary, critical] = found as [string[], string[]];
+    return newestOf(ordinary, critical, count < 0 ? Infinity : count);
   }
 
   async metrics(
@@ -272,6 +278,19 @@ function tenantRows(
   for (const { at, entry } of critical) rows.push(at, entry);
   for (const { key, at, value, timestamp } of metrics) rows.push(key, at, JSON.stringify({ value, timestamp }));
   return rows;
+}
+
+/** Two lists of text and arrival in turn, newest first, as one JSON array. */
+function newestOf(ordinary: readonly string[], critical: readonly string[], count: number): string {
+  let texts = "";
+  for (let taken = 0, a = 0, b = 0; taken < count && (a < ordinary.length || b < critical.length); taken++) {
+    const fromOrdinary = b >= critical.length || Number(ordinary[a + 1]) >= Number(critical[b + 1]);
+    const [entry = "", at] = fromOrdinary ? [ordinary[a], ordinary[a + 1]] : [critical[b], critical[b + 1]];
+    if (fromOrdinary) a += 2;
+    else b += 2;
+    texts += (texts === "" ? "" : ",") + shownText({ at: Number(at), entry });
+  }
+  return `[${texts}]`;
 }
 
 /** `<seq>\n<born>\n<group>\n<state>`. */

@@ -11,7 +11,8 @@ import { readArrivals, type Arrival } from "./arrival.ts";
 import type { Hot, MetricSet } from "./ports.ts";
 import { CRITICAL, RECENT, RECORDS, type Logged } from "./record.ts";
 import { partOf } from "../../bus/keys.ts";
-import { batches, type Progress, type Projection } from "./tail.ts";
+import type { BeamlineError } from "../../contracts/errors.ts";
+import { batches, readable, type Progress, type Projection } from "./tail.ts";
 
 export interface BuildOptions {
   /** Events kept per tenant in the ring. */
@@ -22,22 +23,31 @@ export interface BuildOptions {
   readonly eventAgeMs: number;
 }
 
+export interface BuildParts {
+  /** Writes what waits to be logged, before the log is read. */
+  readonly flush: () => Promise<void>;
+  /** Keeps what can never be read; the rest is built without it. */
+  readonly bury: (entry: Entry, error: BeamlineError) => Promise<void>;
+}
+
+/** How the tail knows this projection, and what its dead letters are named after. */
+export const HOT_STATE = "hot state";
+
 export class HotBuilder {
   readonly #hot: RedisHot;
   readonly #log: MemoryLog;
   readonly #clock: Clock;
   readonly #options: BuildOptions;
-  /** Writes what waits to be logged, before the log is read. */
-  readonly #flush: () => Promise<void>;
+  readonly #parts: BuildParts;
   #building: Promise<void> | undefined;
   #renew = new AbortController();
 
-  constructor(hot: RedisHot, log: MemoryLog, clock: Clock, options: BuildOptions, flush: () => Promise<void>) {
+  constructor(hot: RedisHot, log: MemoryLog, clock: Clock, options: BuildOptions, parts: BuildParts) {
     this.#hot = hot;
     this.#log = log;
     this.#clock = clock;
     this.#options = options;
-    this.#flush = flush;
+    this.#parts = parts;
   }
 
   /** Builds hot state, once at a time (H1). Throws `unavailable`; then it can be tried again. */
@@ -75,7 +85,7 @@ export class HotBuilder {
   /** What the tail of the log does with it. */
   projection(report: (progress: Progress | undefined) => void = () => undefined): Projection {
     return {
-      name: "hot state",
+      name: HOT_STATE,
       renewed: () => this.#renew.signal,
       subjects: [`${RECORDS}.>`, `${CRITICAL}.>`],
       applied: async () => {
@@ -108,7 +118,7 @@ export class HotBuilder {
     for await (const batch of batches(
       this.#log.read({ stream: "MEMORY_RECENT", subjects: [`${RECENT}.>`], from: from + 1 }),
     )) {
-      await this.#push((await this.#sort(batch)).arrivals);
+      await this.#push(await this.#arrivals(batch));
       last = batch.at(-1)?.seq ?? last;
     }
     if (last > from) await this.#hot.setRecent(last);
@@ -130,7 +140,7 @@ export class HotBuilder {
   }
 
   async #build(progress: (progress: Progress) => void): Promise<void> {
-    await this.#flush();
+    await this.#parts.flush();
     const [memory, recent] = await Promise.all([this.#log.bounds("MEMORY"), this.#log.bounds("MEMORY_RECENT")]);
     let total = memory.last + recent.last;
     let done = 0;
@@ -140,12 +150,11 @@ export class HotBuilder {
       progress({ done, total });
     };
     for await (const batch of batches(this.#log.read({ stream: "MEMORY", subjects: [`${RECORDS}.>`], latest: true }))) {
-      await this.#hot.load((await this.#sort(batch)).records);
+      await this.#hot.load(await readable(batch, (entry) => this.#log.record(entry), this.#parts.bury));
       count(batch);
     }
     for await (const batch of batches(this.#log.read({ stream: "MEMORY", subjects: [`${CRITICAL}.>`] }))) {
-      const { arrivals } = await this.#sort(batch);
-      await this.#push(arrivals);
+      await this.#push(await this.#arrivals(batch));
       count(batch);
     }
     await this.#loadRecent(count);
@@ -159,7 +168,7 @@ export class HotBuilder {
   async #loadRecent(count: (batch: readonly Entry[]) => void): Promise<void> {
     const rings = new Map<string, Arrival[]>();
     for await (const batch of batches(this.#log.read({ stream: "MEMORY_RECENT", subjects: [`${RECENT}.>`] }))) {
-      for (const arrival of (await this.#sort(batch)).arrivals) {
+      for (const arrival of await this.#arrivals(batch)) {
         const ring = rings.get(arrival.tenant);
         if (ring === undefined) rings.set(arrival.tenant, [arrival]);
         else if (ring.push(arrival) > this.#options.ring * 2) ring.splice(0, ring.length - this.#options.ring);
@@ -172,6 +181,12 @@ export class HotBuilder {
     }
   }
 
+  async #arrivals(batch: readonly Entry[]): Promise<Arrival[]> {
+    const read = async (entry: Entry): Promise<Arrival[]> => this.#arrivalsOf(entry, await this.#log.text(entry));
+    return (await readable(batch, read, this.#parts.bury)).flat();
+  }
+
+  /** Throws for an entry that cannot be read: the tail buries it. */
   async #sort(entries: readonly Entry[]): Promise<{ records: Logged[]; arrivals: Arrival[] }> {
     const records: Logged[] = [];
     const arrivals: Arrival[] = [];

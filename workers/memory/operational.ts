@@ -15,7 +15,7 @@ import {
 } from "../../contracts/gen/aios/memory.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
-import type { Arrival } from "./arrival.ts";
+import { entryOf, type Arrival } from "./arrival.ts";
 import type { Behind } from "./behind.ts";
 import { requireFinite, requireText } from "./check.ts";
 import { canonicalEvent } from "./event.ts";
@@ -78,7 +78,7 @@ export class Operational {
       kept = { id: this.#parts.ids.v4(), timestamp, ...rest };
     }
     const critical = event["critical"] === true;
-    const arrival: Arrival = { tenant, at: this.#arrive(), critical, entry: JSON.stringify(kept) };
+    const arrival: Arrival = { tenant, at: this.#arrive(), critical, entry: entryOf(kept) };
     if (!critical) {
       this.#round.events.push(arrival);
       return this.#soon();

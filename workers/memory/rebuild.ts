@@ -3,15 +3,12 @@ import type { CallContext } from "../../contracts/handlers.ts";
 import { invalidArgument } from "../../contracts/errors.ts";
 import { parseJson } from "../../bus/call.ts";
 import type { StreamEndpoint } from "../../bus/endpoint.ts";
-import type { Clock } from "../../runtime/clock.ts";
-import type { Logger } from "../../runtime/log.ts";
 import type { Archive } from "./archive.ts";
 import { searchable } from "./document.ts";
 import type { RedisHot } from "./hot.redis.ts";
 import type { HotBuilder } from "./hotbuild.ts";
-import type { MemoryLog } from "./log.ts";
 import { RECORDS } from "./record.ts";
-import { batches, type Progress, type Projection } from "./tail.ts";
+import { batches, readable, type Progress, type Projection, type TailParts } from "./tail.ts";
 
 /** Where a rebuild is asked for; streamed progress comes back. Not part of a contract: for the command line and operators. */
 export const REBUILD_SUBJECT = "beamline.memory.v1.rebuild";
@@ -92,7 +89,8 @@ export function rebuildEndpoint(parts: RebuildParts): StreamEndpoint {
 }
 
 /** What the tail of the log does with the archive. */
-export function archiveProjection(archive: Archive, log: MemoryLog, clock: Clock, logger: Logger): Projection {
+export function archiveProjection(archive: Archive, { log, clock, logger, bury }: TailParts): Projection {
+  const name = "the search index";
   const subjects = searchable.map((kind) => `${RECORDS}.*.${kind}.>`);
   let toldAt = 0;
   const report = (progress: Progress | undefined): void => {
@@ -102,7 +100,7 @@ export function archiveProjection(archive: Archive, log: MemoryLog, clock: Clock
     logger.info("memories are being indexed", { ...progress });
   };
   return {
-    name: "the search index",
+    name,
     subjects,
     renewed: () => archive.renewed,
     async applied() {
@@ -116,7 +114,13 @@ export function archiveProjection(archive: Archive, log: MemoryLog, clock: Clock
       for await (const batch of batches(
         log.read({ stream: "MEMORY", subjects, latest: true, signal: archive.renewed }),
       )) {
-        await archive.apply(await Promise.all(batch.map((entry) => log.record(entry))));
+        await archive.apply(
+          await readable(
+            batch,
+            (entry) => log.record(entry),
+            (entry, error) => bury(name, entry, error),
+          ),
+        );
         done += batch.length;
         report({ done, total: done + (batch.at(-1)?.pending ?? 0) });
       }

@@ -39,6 +39,11 @@ export interface TailParts {
 }
 
 const BATCH = 256;
+/**
+ * How long a record at the end of the log waits for company, milliseconds. Nobody waits for it: whoever wrote it has applied it before it was
+ * acknowledged, and this one would apply it a second time.
+ */
+const COMPANY_MS = 20;
 const LONGEST_PAUSE_MS = 5_000;
 
 /** Runs until the signal. Never throws. */
@@ -81,16 +86,18 @@ async function once(projection: Projection, parts: TailParts, signal: AbortSigna
     projection.report(complete ? undefined : { done: at - begun, total });
   };
   told(applied);
+  const reading = new AbortController();
   // Ends of the stream that other subjects hold are no news for this projection: it is complete when nothing is pending.
   const entries = parts.log.read({
     stream: "MEMORY",
     subjects: projection.subjects,
     from: applied + 1,
     follow: true,
-    signal,
+    signal: AbortSignal.any([signal, reading.signal]),
   });
   if (!complete && (await nothingBetween(parts.log, projection.subjects, applied + 1))) told(last);
-  for await (const batch of batches(entries)) {
+  const company = (): Promise<void> => parts.clock.sleep(COMPANY_MS, signal).catch(() => undefined);
+  for await (const batch of gathered(entries, company, () => reading.abort())) {
     going();
     await applyAll(projection, parts, batch, signal);
     const end = batch.at(-1);
@@ -116,13 +123,7 @@ async function applyAll(
     await projection.apply(batch, signal);
   } catch (thrown) {
     const error = BeamlineError.from(thrown);
-    if (
-      signal.aborted ||
-      meaning(error.code).outcome === "retry" ||
-      error.code === "failed_precondition" ||
-      error.code === "cancelled"
-    )
-      throw error;
+    if (signal.aborted || mayPass(error)) throw error;
     const [only] = batch;
     if (batch.length > 1) {
       for (const entry of batch) await applyAll(projection, parts, [entry], signal);
@@ -130,6 +131,77 @@ async function applyAll(
       parts.logger.error(`${projection.name} cannot apply a record of the memory log`, { seq: only.seq, error });
       await parts.bury(projection.name, only, error);
     }
+  }
+}
+
+/** Whether another try may help. */
+function mayPass({ code }: BeamlineError): boolean {
+  return meaning(code).outcome === "retry" || code === "failed_precondition" || code === "cancelled";
+}
+
+/** What `read` makes of each entry; those it can never make anything of go to `bury` and are left out (T3), while a projection is built as well. */
+export async function readable<T>(
+  entries: readonly Entry[],
+  read: (entry: Entry) => Promise<T>,
+  bury: (entry: Entry, error: BeamlineError) => Promise<void>,
+): Promise<T[]> {
+  const made = await Promise.all(
+    entries.map(async (entry) => {
+      try {
+        return [await read(entry)];
+      } catch (thrown) {
+        const error = BeamlineError.from(thrown);
+        if (mayPass(error)) throw error;
+        await bury(entry, error);
+        return [];
+      }
+    }),
+  );
+  return made.flat() as T[];
+}
+
+/** Entries in groups while the log is followed: what arrives within `company` comes along. `stop` must end the entries. */
+export async function* gathered(
+  entries: AsyncIterable<Entry>,
+  company: () => Promise<void>,
+  stop: () => void,
+): AsyncGenerator<Entry[]> {
+  const waiting: Entry[] = [];
+  let news = Promise.withResolvers<void>();
+  let room = Promise.withResolvers<void>();
+  let over = false;
+  const pump = async (): Promise<void> => {
+    try {
+      for await (const entry of entries) {
+        waiting.push(entry);
+        news.resolve();
+        if (waiting.length >= 2 * BATCH) await room.promise;
+      }
+    } finally {
+      over = true;
+      news.resolve();
+    }
+  };
+  const pumped = pump();
+  pumped.catch(() => undefined); // awaited below
+  try {
+    for (;;) {
+      if (waiting.length === 0 && !over) await news.promise;
+      if (waiting.length < BATCH && !over) await company();
+      if (waiting.length === 0 && over) break;
+      news = Promise.withResolvers();
+      const batch = waiting.splice(0, BATCH);
+      if (waiting.length > 0) news.resolve();
+      room.resolve();
+      room = Promise.withResolvers();
+      if (batch.length > 0) yield batch;
+    }
+    await pumped;
+  } finally {
+    stop();
+    room.resolve();
+    over = true;
+    await pumped.catch(() => undefined);
   }
 }
 

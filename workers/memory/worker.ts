@@ -17,7 +17,7 @@ import { bury } from "./bury.ts";
 import { memoryHandlers } from "./handlers.ts";
 import { Host } from "./host.ts";
 import { RedisHot } from "./hot.redis.ts";
-import { HotBuilder } from "./hotbuild.ts";
+import { HOT_STATE, HotBuilder } from "./hotbuild.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { MemoryLog } from "./log.ts";
 import { LongTerm } from "./longterm.ts";
@@ -64,7 +64,16 @@ export const memoryWorker = defineWorker({
       toolCallAgeMs: config.BEAMLINE_MEMORY_TOOL_CALL_AGE_MS,
       patterns: config.BEAMLINE_MEMORY_PATTERNS,
     };
-    const builder = new HotBuilder(redisHot, log, clock, ages, () => behind.flush());
+    const tailParts: TailParts = {
+      log,
+      clock,
+      logger,
+      bury: (projection, entry, error) => bury(bus, projection, entry, error, clock.now()),
+    };
+    const builder = new HotBuilder(redisHot, log, clock, ages, {
+      flush: () => behind.flush(),
+      bury: (entry, error) => tailParts.bury(HOT_STATE, entry, error),
+    });
     if ((await redisHot.applied()) === undefined) await scope.open("hot state", () => builder.build());
     redisHot.onReturn(() => builder.renew());
     const hot = builder.guarded();
@@ -77,15 +86,9 @@ export const memoryWorker = defineWorker({
     scope.use("archive", archive, (a) => a.close());
 
     const stop = new AbortController();
-    const tailParts: TailParts = {
-      log,
-      clock,
-      logger,
-      bury: (projection, entry, error) => bury(bus, projection, entry, error, clock.now()),
-    };
     const tails = [
       follow(builder.projection(), tailParts, stop.signal),
-      follow(archiveProjection(archive, log, clock, logger), tailParts, stop.signal),
+      follow(archiveProjection(archive, tailParts), tailParts, stop.signal),
     ];
 
     const working = new Working(hot, log, clock);
