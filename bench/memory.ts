@@ -65,7 +65,7 @@ async function push(ctx: BenchContext): Promise<Row[]> {
   const bodies = eventTexts("0000", 1_000, false);
   let run = 0;
   // The ids of a round are new to the service, so that every event is stored; the echo gets bodies as long.
-  const fresh = (): string[] => eventTexts((++run).toString(16).padStart(4, "0"), 5_000, false);
+  const fresh = (): string[] => eventTexts((++run).toString(16).padStart(4, "0"), PUSHES, false);
   const measure = (inFlight: number, count: number) =>
     ctx.compare({
       measure: `PushEvent ÷ bare NATS echo, requests/s, ${inFlight} in flight`,
@@ -101,6 +101,7 @@ async function critical(ctx: BenchContext): Promise<Row[]> {
   const publisher = await ctx.peer("publisher.ts", { env: stack.login("worker") });
   const [payload = ""] = eventTexts("0000", 1, true);
   let run = 0;
+  const fresh = (count: number): string[] => eventTexts((++run).toString(16).padStart(4, "0"), count, true);
   const rows: Row[] = [];
   for (const [inFlight, count] of [
     [DURABLE_IN_FLIGHT, DURABLE],
@@ -111,7 +112,7 @@ async function critical(ctx: BenchContext): Promise<Row[]> {
       over: natsSide(stack, load, "critical PushEvent", { worker: stack.processes.workers }, () => ({
         how: "muxed",
         subject: routes.pushEvent.subject,
-        bodies: eventTexts((++run).toString(16).padStart(4, "0"), count, true),
+        bodies: fresh(count),
         inFlight,
         count,
       })),
@@ -131,7 +132,46 @@ async function critical(ctx: BenchContext): Promise<Row[]> {
     });
     rows.push(row);
   }
+  rows.push(await criticalAlone(ctx, stack, load, publisher, payload, fresh));
   return rows;
+}
+
+/** One call at a time beside what it cannot be faster than: a round trip over the bus, and in it one durable publish. */
+async function criticalAlone(
+  ctx: BenchContext,
+  stack: Stack,
+  load: Peer,
+  publisher: Peer,
+  payload: string,
+  fresh: (count: number) => string[],
+): Promise<Row> {
+  const echo = await ctx.peer("natsecho.ts", { env: stack.login("worker") });
+  const { subject } = echo.ready as { subject: string };
+  const count = DURABLE / 5;
+  const ask = { how: "muxed", inFlight: 1, count } as const;
+  const publish: PublishLoad = { how: "ours", subject: "log.bench.publish", payload, inFlight: 1, count };
+  const rounds = await ctx.alternate("critical PushEvent, one at a time", [
+    natsSide(stack, load, "critical PushEvent", { worker: stack.processes.workers }, () => ({
+      ...ask,
+      subject: routes.pushEvent.subject,
+      bodies: fresh(count),
+    })),
+    natsSide(stack, load, "NATS round trip", { echo: echo.pid }, () => ({ ...ask, subject, bodies: [payload] })),
+    {
+      label: "durable publish",
+      processes: { publisher: publisher.pid, nats: stack.processes.nats },
+      load: () => publisher.ask<Load>(publish),
+    },
+  ]);
+  const p50 = (side: number): number => median(column(rounds, side).map((sample) => sample.p50Ms ?? Number.NaN));
+  return {
+    measure: "critical PushEvent p50 ÷ (NATS round trip + durable publish) p50, 1 in flight",
+    value: p50(0) / (p50(1) + p50(2)),
+    pairs: rounds.length,
+    target: null,
+    note: `${p50(0).toFixed(3)} ms beside ${p50(1).toFixed(3)} + ${p50(2).toFixed(3)} ms; the rest is Redis, which is written before the answer`,
+    raw: rounds,
+  };
 }
 
 async function recent(ctx: BenchContext): Promise<Row[]> {
