@@ -1,6 +1,6 @@
 /** The ring of events beyond the probes of the contract, and records of the log that nobody can read. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Scope } from "../../runtime/lifecycle.ts";
+import type { Scope } from "../../runtime/lifecycle.ts";
 import { connectRedis } from "../../workers/connect.redis.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";

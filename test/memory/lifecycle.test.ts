@@ -12,6 +12,7 @@ import { MemoryLog } from "../../workers/memory/log.ts";
 import { LongTerm } from "../../workers/memory/longterm.ts";
 import { openEmbedded } from "../../workers/memory/index.embedded.ts";
 import { Working } from "../../workers/memory/working.ts";
+import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { startWorld, type World } from "./world.ts";
 
@@ -60,14 +61,21 @@ afterAll(async () => {
   await world[Symbol.asyncDispose]();
 });
 
-function lifecycle(daysFromNow = 0, own: Partial<Ages> = {}): Lifecycle {
+/** A sweep of things that have just been stored begins when the tail has seen them: it would bring back what is swept before. */
+function lifecycle(daysFromNow = 0, own: Partial<Ages> = {}): Pick<Lifecycle, "sweep"> {
   const clock = new ManualClock(now + daysFromNow * DAY_MS);
   const archive = new Archive(() => Promise.resolve(shelf), systemClock, silentLogger, { indexWaitMs: 1_000 });
   const working = new Working(hot, log, systemClock);
-  return new Lifecycle(
+  const real = new Lifecycle(
     { hot, log, working, longTerm: new LongTerm(archive, log, systemClock), clock, logger: silentLogger },
     { ...ages, ...own },
   );
+  return {
+    async sweep(tenant) {
+      await until(async () => (await hot.applied()) === (await log.bounds("MEMORY")).last, "the tail of the log");
+      return real.sweep(tenant);
+    },
+  };
 }
 
 test("a completed goal becomes a procedure at once, with the steps that succeeded, and a pattern for the next time", async () => {

@@ -148,7 +148,7 @@ export async function readable<T>(
   const made = await Promise.all(
     entries.map(async (entry) => {
       try {
-        return [await read(entry)];
+        return [await read(entry)] as const;
       } catch (thrown) {
         const error = BeamlineError.from(thrown);
         if (mayPass(error)) throw error;
@@ -157,7 +157,7 @@ export async function readable<T>(
       }
     }),
   );
-  return made.flat() as T[];
+  return made.flat();
 }
 
 /** Entries in groups while the log is followed: what arrives within `company` comes along. `stop` must end the entries. */
