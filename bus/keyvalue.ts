@@ -10,6 +10,7 @@ import type { BucketSpec } from "../contracts/streams.ts";
 import { apiCode, apiCodeOf, asking } from "./apierror.ts";
 import type { Bus } from "./connect.ts";
 import { publish, type PublishOptions } from "./publish.ts";
+import { readStream } from "./read.ts";
 
 /** How values of a type stand in a bucket. */
 export interface ValueCodec<T> {
@@ -43,9 +44,6 @@ export function jsonCodec<T>(): ValueCodec<T> {
     decode: (bytes) => JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8")) as T,
   };
 }
-
-/** Messages read at once by `list`. */
-const PAGE = 500;
 
 /** Marks a deletion; the same header and words as every key-value client. */
 export const OPERATION = "KV-Operation";
@@ -121,31 +119,14 @@ export class Bucket<T> {
   async list(keys = ">"): Promise<Entry<T>[]> {
     const found = new Map<string, Entry<T>>();
     const prefix = this.subjectOf("");
-    for (let seq = 1, count = PAGE; count === PAGE;) {
-      count = 0;
-      for (const message of await this.#page(keys, seq)) {
-        count++;
-        seq = message.seq + 1;
-        const key = message.subject.slice(prefix.length);
-        found.delete(key);
-        if (isDeletion(message.header.get(OPERATION), message.header.get("Nats-Marker-Reason"))) continue;
-        const value = this.decode(key, message.data);
-        found.set(key, { key, value, revision: message.seq, timestampMs: message.time.getTime() });
-      }
+    for await (const message of readStream(this.bus, this.stream, { subject: this.subjectOf(keys) })) {
+      const key = message.subject.slice(prefix.length);
+      found.delete(key);
+      if (isDeletion(message.header.get(OPERATION), message.header.get("Nats-Marker-Reason"))) continue;
+      const value = this.decode(key, message.data);
+      found.set(key, { key, value, revision: message.seq, timestampMs: message.time.getTime() });
     }
     return [...found.values()];
-  }
-
-  async #page(keys: string, seq: number) {
-    return asking(`list bucket ${this.name}`, async () => {
-      const asked = { seq, batch: PAGE, next_by_subj: this.subjectOf(keys) };
-      try {
-        return await Array.fromAsync(await this.bus.jsm.direct.getBatch(this.stream, asked));
-      } catch (thrown) {
-        if (thrown instanceof Error && /message not found/i.test(thrown.message)) return [];
-        throw thrown;
-      }
-    });
   }
 
   /** Q2. */

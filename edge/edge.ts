@@ -10,7 +10,7 @@ import { openHttp } from "../runtime/http.ts";
 import type { Scope } from "../runtime/lifecycle.ts";
 import { createLogger } from "../runtime/log.ts";
 import { formatAddress } from "../runtime/setting.ts";
-import { busSettings, edgeSettings, processSettings } from "../runtime/settings.ts";
+import { busSettings, edgeSettings, openwopSettings, processSettings } from "../runtime/settings.ts";
 import { startTelemetry } from "../runtime/telemetry.ts";
 import { traceIdOf } from "../runtime/trace.ts";
 import { VERSION } from "../runtime/version.ts";
@@ -26,7 +26,7 @@ import { openwopEdge } from "./openwop/index.ts";
 import { Presence } from "./presence.ts";
 import { header } from "../contracts/headers.ts";
 
-export const edgeTable = { ...processSettings, ...busSettings, ...edgeSettings, ...restSettings };
+export const edgeTable = { ...processSettings, ...busSettings, ...edgeSettings, ...openwopSettings, ...restSettings };
 
 export interface EdgePorts {
   readonly grpc: number;
@@ -63,6 +63,9 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
     caller,
     auth,
     maxBodyBytes: config.BEAMLINE_MAX_MESSAGE_BYTES,
+    inflightCap: config.OPENWOP_INFLIGHT_CAP,
+    ratePerSecond: config.OPENWOP_RATE_LIMIT,
+    now: () => systemClock.now(),
     onError: (error, what, traceparent) =>
       log.child({ trace_id: traceIdOf(traceparent) }).error(`${what} failed`, { error: error.cause ?? error }),
   });
@@ -70,6 +73,7 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
     caller,
     auth,
     events: new Map(openwop.events),
+    admit: openwop.admit,
     finished: edgeMetrics(telemetry.registry),
     onError(error, route, headers) {
       const traceparent = headers[header.traceparent];

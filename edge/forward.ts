@@ -26,6 +26,8 @@ export interface Forwarding {
   readonly auth: AuthPolicy;
   /** Event sources by gRPC path, for routes of kind `events`. */
   readonly events: ReadonlyMap<string, EventSource>;
+  /** Lets an authenticated call in and gives back what to call when it is over; throws what it is refused with. */
+  readonly admit?: (route: Route, headers: Headers) => (() => void) | undefined;
   /** Told of each finished call, for metrics; `ms` is wall time. */
   readonly finished?: (route: Route, code: BeamlineError | undefined, ms: number) => void;
   readonly onError?: (error: BeamlineError, route: Route, headers: Headers) => void;
@@ -42,7 +44,7 @@ function budget(call: { getDeadline(): Date | number }, route: Route, now: numbe
 }
 
 export function unary(route: Route, forwarding: Forwarding): handleUnaryCall<Buffer, Buffer> {
-  const { caller, auth, finished, onError } = forwarding;
+  const { caller, auth, finished, onError, admit } = forwarding;
   const request = transcoderOf(opaque(route.method.requestType));
   const response = responder(route);
   const rules = rulesOf(route);
@@ -50,11 +52,13 @@ export function unary(route: Route, forwarding: Forwarding): handleUnaryCall<Buf
     const now = Date.now();
     let headers: Headers = {};
     let ended: Ended = ignore;
+    let leave: (() => void) | undefined;
     const fail = (thrown: unknown): void => {
       const error = BeamlineError.from(thrown);
       if (error.code === "internal") onError?.(error, route, headers);
       finished?.(route, error, Date.now() - now);
       ended(error);
+      leave?.();
       callback(statusOf(error, route.dialect));
     };
     const answer = (error: BeamlineError | undefined, reply: Reply | undefined): void => {
@@ -68,12 +72,14 @@ export function unary(route: Route, forwarding: Forwarding): handleUnaryCall<Buf
       }
       finished?.(route, undefined, Date.now() - now);
       ended(undefined);
+      leave?.();
       callback(null, bytes);
     };
     try {
       const timeoutMs = budget(call, route, now);
       const text = request.toText(call.request);
       headers = headersOf(call.metadata, route, rules, auth, now + timeoutMs);
+      leave = admit?.(route, headers);
       traced(route, headers, (onward, end) => {
         ended = end;
         call.once(
@@ -154,10 +160,12 @@ function pump(route: Route, forwarding: Forwarding, produce: Produce): handleSer
     const now = Date.now();
     const gone = new AbortController();
     let headers: Headers = {};
+    let leave: (() => void) | undefined;
     call.once("cancelled", () => gone.abort());
     try {
       const timeoutMs = budget(call, route, now);
       headers = headersOf(call.metadata, route, rules, forwarding.auth, now + timeoutMs);
+      leave = forwarding.admit?.(route, headers);
       await spanned(route, headers, async (onward) => {
         for await (const bytes of produce(call, onward, timeoutMs, gone.signal)) {
           if (!call.write(bytes)) await drained(call, gone.signal);
@@ -170,6 +178,8 @@ function pump(route: Route, forwarding: Forwarding, produce: Produce): handleSer
       if (error.code === "internal") forwarding.onError?.(error, route, headers);
       forwarding.finished?.(route, error, Date.now() - now);
       call.emit("error", statusOf(error, route.dialect));
+    } finally {
+      leave?.();
     }
   };
   return (call) => void run(call);

@@ -95,6 +95,20 @@ export const busSettings = {
   NATS_TLS_KEY: file(optional, "Key of the client certificate.", { needs: ["NATS_TLS_CERT"] }),
 };
 
+/** Limits of OpenWOP's surfaces: the edges hold them, discovery tells them, so edges and runs workers are given the same. */
+export const openwopSettings = {
+  OPENWOP_INFLIGHT_CAP: int(
+    512,
+    "Authenticated OpenWOP calls and streams, over REST and gRPC together, one edge serves at once; beyond it answers 503.",
+    { min: 1 },
+  ),
+  OPENWOP_RATE_LIMIT: int(
+    0,
+    "OpenWOP calls of one credential an edge takes per second; beyond it answers 429; 0 for no limit.",
+    { min: 0 },
+  ),
+};
+
 /** The edge: listeners, limits, connection life, TLS. */
 export const edgeSettings = {
   BEAMLINE_GRPC_ADDR: address("127.0.0.1:50051", "Where gRPC is served."),

@@ -18,6 +18,7 @@ export function initialState(record: RunRecord): RunState {
     status: "pending",
     sequence: -1,
     lastEventId: "",
+    lastAt: "",
     startedAt: "",
     nodes: new Map(),
     interrupts: new Map(),
@@ -45,6 +46,7 @@ export function apply(state: RunState, event: RunEvent, real?: unknown): void {
   if (event.sequence <= state.sequence) return;
   state.sequence = event.sequence;
   state.lastEventId = event.eventId;
+  state.lastAt = event.timestamp;
   const payload = objectOr(real ?? event.payload);
   const change = changes[event.type];
   change?.(state, payload, event);

@@ -80,6 +80,8 @@ export interface RunState {
   /** Sequence of the last event, -1 before the first. */
   sequence: number;
   lastEventId: string;
+  /** Time of the newest event, ISO 8601; empty before the first. */
+  lastAt: string;
   startedAt: string;
   completedAt?: string;
   error?: ErrorData;

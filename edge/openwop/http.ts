@@ -1,7 +1,7 @@
 /**
  * OpenWOP over HTTP. REST calls are forwarded to the runs worker, events are read from the log here.
  *
- * H1 The credential comes first: 401 before anything is looked up, then the in-flight cap, then the rest.
+ * H1 The credential comes first: 401 before anything is looked up, then the rate, then the capacity, then the rest.
  * H2 Every answer that is not a success is an error envelope and nothing else.
  * H3 A client that leaves takes its stream with it, never the run.
  */
@@ -15,6 +15,7 @@ import { restSubject } from "../../contracts/openwop/rest.ts";
 import { parseBufferMs, parseCursor, parseModes } from "../../contracts/openwop/modes.ts";
 import { acceptTraceparent, traceIdOf } from "../../runtime/trace.ts";
 import { authenticate, type AuthPolicy } from "../auth.ts";
+import type { Admission } from "./admission.ts";
 import { eventsOf } from "./events.ts";
 import { permitRead } from "./grpc.ts";
 import { poll } from "./poll.ts";
@@ -24,15 +25,13 @@ import { primed, sendEvents } from "./sse.ts";
 export interface HttpOptions {
   readonly caller: Caller;
   readonly auth: AuthPolicy;
-  /** Authenticated requests and streams served at once; beyond it 503. Default 512. */
-  readonly inflightCap?: number;
+  readonly admission: Admission;
   /** Largest request body, bytes. Default 4 MiB. */
   readonly maxBodyBytes?: number;
   readonly onError?: (error: BeamlineError, what: string, traceparent: string) => void;
 }
 
 const TIMEOUT_MS = 30_000;
-const RETRY_AFTER_S = 1;
 const FORWARDED = ["x-dedup", "x-force-engine-version", "accept-language"] as const;
 
 /** Adds the routes. */
@@ -43,12 +42,9 @@ export function openwopHttp(app: FastifyInstance, options: HttpOptions): void {
 
 class OpenwopHttp {
   readonly #options: HttpOptions;
-  readonly #cap: number;
-  #inflight = 0;
 
   constructor(options: HttpOptions) {
     this.#options = options;
-    this.#cap = options.inflightCap ?? 512;
   }
 
   register(app: FastifyInstance, bodyLimit: number): void {
@@ -79,7 +75,10 @@ class OpenwopHttp {
       });
     }
     app.get("/v1/runs/:runId/events", (request, reply) => this.#events(request, reply));
-    app.get("/v1/runs/:runId/events/poll", (request, reply) => this.#poll(request, reply));
+    app.get("/v1/runs/:runId/events/poll", async (request, reply) => {
+      const headers = this.#headers(request, false);
+      return this.#admitted(headers, () => this.#poll(request, reply, headers));
+    });
     app.all("/v1/*", async (request) => {
       this.#headers(request, false);
       throw new BeamlineError("not_found", `no route ${request.method} ${request.url.split("?")[0] ?? ""}`);
@@ -94,7 +93,7 @@ class OpenwopHttp {
     params = paramsOf(request),
   ): Promise<unknown> {
     const headers = this.#headers(request, open);
-    return this.#counted(exempt, async () => {
+    return this.#admitted(exempt ? undefined : headers, async () => {
       const asked: RestRequest = {
         params,
         query: request.query as Record<string, unknown>,
@@ -109,7 +108,7 @@ class OpenwopHttp {
       })) as RestReply;
       for (const [name, value] of Object.entries(answer.headers)) void reply.header(name, value);
       const { etag } = answer.headers;
-      if (etag !== undefined && request.headers["if-none-match"] === etag) return reply.code(304).send();
+      if (etag !== undefined && names(request.headers["if-none-match"], etag)) return reply.code(304).send();
       if (answer.status === 204) return reply.code(204).send();
       return reply.code(answer.status).type("application/json; charset=utf-8").send(JSON.stringify(answer.body));
     });
@@ -117,6 +116,10 @@ class OpenwopHttp {
 
   async #events(request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
     const headers = this.#headers(request, false);
+    return this.#admitted(headers, () => this.#stream(request, reply, headers));
+  }
+
+  async #stream(request: FastifyRequest, reply: FastifyReply, headers: Headers): Promise<unknown> {
     permitRead(headers);
     const query = request.query as Record<string, string | string[] | undefined>;
     const modes = parseModes([query["streamMode"] ?? []].flat().flatMap((text) => text.split(",")));
@@ -129,67 +132,56 @@ class OpenwopHttp {
       request.headers.accept?.includes("application/json") === true &&
       !request.headers.accept.includes("text/event-stream")
     )
-      return this.#poll(request, reply);
-    return this.#counted(false, async () => {
-      const gone = new AbortController();
-      request.raw.once("close", () => gone.abort());
-      reply.raw.once("close", () => gone.abort());
-      const wanted = {
-        tenant: headers[header.tenantId] ?? "default",
-        runId: paramsOf(request)["runId"] ?? "",
-        after,
-        modes,
-      };
-      const source = eventsOf(this.#options.caller.bus, wanted, gone.signal);
-      const first = await firstOrQuiet(source);
-      void reply.hijack();
-      reply.raw.writeHead(200, {
-        "content-type": "text/event-stream; charset=utf-8",
-        "cache-control": "no-cache, no-transform",
-        connection: "keep-alive",
-        "x-accel-buffering": "no",
-      });
-      reply.raw.flushHeaders();
-      try {
-        await sendEvents(reply.raw, first, bufferMs, gone.signal);
-      } catch (thrown) {
-        this.#report(BeamlineError.from(thrown), request);
-      }
-      return reply;
+      return this.#poll(request, reply, headers);
+    const gone = new AbortController();
+    request.raw.once("close", () => gone.abort());
+    reply.raw.once("close", () => gone.abort());
+    const wanted = {
+      tenant: headers[header.tenantId] ?? "default",
+      runId: paramsOf(request)["runId"] ?? "",
+      after,
+      modes,
+    };
+    const source = eventsOf(this.#options.caller.bus, wanted, gone.signal);
+    const first = await firstOrQuiet(source);
+    void reply.hijack();
+    reply.raw.writeHead(200, {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-cache, no-transform",
+      connection: "keep-alive",
+      "x-accel-buffering": "no",
     });
-  }
-
-  async #poll(request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-    const headers = this.#headers(request, false);
-    permitRead(headers);
-    return this.#counted(false, async () => {
-      const query = request.query as Record<string, string | undefined>;
-      const gone = new AbortController();
-      reply.raw.once("close", () => gone.abort());
-      const answer = await poll(
-        this.#options.caller.bus,
-        headers[header.tenantId] ?? "default",
-        paramsOf(request)["runId"] ?? "",
-        query,
-        gone.signal,
-      );
-      return reply.code(200).send(answer);
-    });
-  }
-
-  /** H1: at most so many at once; discovery is exempt. */
-  async #counted<T>(exempt: boolean, run: () => Promise<T>): Promise<T> {
-    if (!exempt && this.#inflight >= this.#cap) {
-      throw new BeamlineError("service_unavailable", "the host is at its capacity", {
-        retryAfterSeconds: RETRY_AFTER_S,
-      });
+    reply.raw.flushHeaders();
+    try {
+      await sendEvents(reply.raw, first, bufferMs, gone.signal);
+    } catch (thrown) {
+      this.#report(BeamlineError.from(thrown), request);
     }
-    if (exempt) return run();
-    this.#inflight++;
+    return reply;
+  }
+
+  async #poll(request: FastifyRequest, reply: FastifyReply, headers: Headers): Promise<unknown> {
+    permitRead(headers);
+    const query = request.query as Record<string, string | undefined>;
+    const gone = new AbortController();
+    reply.raw.once("close", () => gone.abort());
+    const answer = await poll(
+      this.#options.caller.bus,
+      headers[header.tenantId] ?? "default",
+      paramsOf(request)["runId"] ?? "",
+      query,
+      gone.signal,
+    );
+    return reply.code(200).send(answer);
+  }
+
+  /** H1. Undefined for discovery, which is never held up. */
+  async #admitted<T>(headers: Headers | undefined, run: () => Promise<T>): Promise<T> {
+    const leave = headers === undefined ? undefined : this.#options.admission.enter(headers);
     try {
       return await run();
     } finally {
-      this.#inflight--;
+      leave?.();
     }
   }
 
@@ -270,6 +262,12 @@ async function firstOrQuiet<T>(events: AsyncGenerator<T>): Promise<AsyncIterable
 
 function paramsOf(request: FastifyRequest): Record<string, string> {
   return request.params as Record<string, string>;
+}
+
+/** Whether an `If-None-Match` names the entity tag: a list, weak ones alike, or any. */
+function names(ifNoneMatch: string | undefined, etag: string): boolean {
+  const listed = ifNoneMatch?.split(",").map((one) => one.trim().replace(/^W\//, "")) ?? [];
+  return listed.includes("*") || listed.includes(etag);
 }
 
 function hasBody(request: FastifyRequest): boolean {

@@ -380,7 +380,7 @@ test("webhook-signed-delivery: signed, with both spellings, to the tenant's own 
 });
 
 test("production-backpressure: beyond the cap 503 with Retry-After, discovery answers all the same", async () => {
-  const base = await host.listen(1);
+  const { base } = await host.listen({ inflightCap: 1 });
   const runId = await delayed(5_000);
   const headers = { authorization: `Bearer ${KEYS.full}` };
   const gone = new AbortController();

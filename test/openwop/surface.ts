@@ -2,7 +2,7 @@
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import type { Metadata } from "@grpc/grpc-js";
 import { isObject } from "../../contracts/openwop/json.ts";
-import { bearer, KEYS, type Host } from "./host.ts";
+import { bearer, KEYS, type Surfaces } from "./host.ts";
 
 // oxlint-disable-next-line typescript/no-explicit-any
 type Body = any;
@@ -37,10 +37,12 @@ export interface Surface {
   unregisterWebhook(id: string): Promise<Reply>;
   verifyAudit(fromSeq: number, toSeq: number): Promise<Reply>;
   capabilities(): Promise<Reply>;
+  /** Events of a run in modes, to its end: the types. */
+  stream(runId: string, modes: readonly string[]): Promise<Reply>;
 }
 
-export function restSurface(host: Host): Surface {
-  const call = async (...args: Parameters<Host["rest"]>): Promise<Reply> => {
+export function restSurface(host: Pick<Surfaces, "rest" | "base">): Surface {
+  const call = async (...args: Parameters<Surfaces["rest"]>): Promise<Reply> => {
     const { status, body } = await host.rest(...args);
     return { ok: status < 300, status, body };
   };
@@ -72,10 +74,18 @@ export function restSurface(host: Host): Surface {
     unregisterWebhook: (id) => call("DELETE", `/v1/webhooks/${id}`),
     verifyAudit: (fromSeq, toSeq) => call("GET", `/v1/audit/verify?fromSeq=${fromSeq}&toSeq=${toSeq}`),
     capabilities: () => call("GET", "/.well-known/openwop", undefined, {}, ""),
+    stream: async (runId, modes) => {
+      const response = await fetch(`${host.base}/v1/runs/${runId}/events?streamMode=${modes.join(",")}`, {
+        headers: bearer().metadata,
+      });
+      const text = await response.text();
+      if (response.status !== 200) return { ok: false, status: response.status, body: JSON.parse(text) };
+      return { ok: true, status: 200, body: [...text.matchAll(/^event: (.*)$/gm)].map(([, type]) => type) };
+    },
   };
 }
 
-export function grpcSurface({ grpc }: Host): Surface {
+export function grpcSurface({ grpc }: Pick<Surfaces, "grpc">): Surface {
   const call = async (
     run: () => Promise<unknown>,
     shape: (reply: Body) => unknown = (reply) => reply,
@@ -206,6 +216,13 @@ export function grpcSurface({ grpc }: Host): Surface {
         () => grpc.call("getCapabilities", {}, as("")),
         ({ capabilities }) => capabilities,
       ),
+    stream: (runId, modes) =>
+      call(async () => {
+        const types: string[] = [];
+        const request = { run_id: runId, last_sequence: -1n, stream_modes: [...modes] };
+        for await (const { type } of grpc.stream("streamRunEvents", request, as())) types.push(type);
+        return types;
+      }),
   };
 }
 

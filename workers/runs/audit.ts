@@ -6,11 +6,14 @@
  * A3 A checkpoint signs `{checkpoint, atSequence, merkleRoot}` (its canonical JSON) with Ed25519; the root is RFC 6962's over the canonical
  *    JSON of the entries 0 to `atSequence`.
  * A4 The log is appended to and read; nothing here changes or removes an entry.
+ * A5 What a person decides or an operator changes is in the log before its caller hears of it (`record`). The creation of a run is noted within
+ *    moments (`note`): its own log, written before the answer, names who made it.
  */
 import { createHash, createPrivateKey, createPublicKey, sign, verify, type KeyObject } from "node:crypto";
 import { fromJetStream } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
 import { publish } from "../../bus/publish.ts";
+import { readStream } from "../../bus/read.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { canonicalJson, type Json } from "../../contracts/openwop/json.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -46,6 +49,8 @@ interface Batch {
   readonly tail: Tail;
 }
 
+type Noted = Omit<AuditEntry, "sequence" | "prevHash">;
+
 interface Tail {
   readonly lastHash: string | null;
   readonly peaks: Peaks;
@@ -70,7 +75,7 @@ export class Audit {
   readonly #timer: NodeJS.Timeout;
   #tail: Tail = EMPTY;
   #streamSeq = 0;
-  #waiting: Omit<AuditEntry, "sequence" | "prevHash">[] = [];
+  #waiting: Noted[] = [];
   #writing: Promise<void> | undefined;
 
   private constructor(bus: Bus, key: AuditKey, clock: Clock) {
@@ -89,14 +94,35 @@ export class Audit {
   }
 
   /** Adds an entry; written within moments, together with others. */
-  note(
+  note(asker: Pick<Asker, "tenant" | "principal">, action: string, target: string, details: Json): void {
+    this.#add(asker, action, target, details);
+    this.#start(false);
+  }
+
+  /** Adds an entry and waits until it is on the disk (A5). Throws `unavailable` when it cannot be written. */
+  async record(
+    asker: Pick<Asker, "tenant" | "principal">,
+    action: string,
+    target: string,
+    details: Json,
+  ): Promise<void> {
+    const entry = this.#add(asker, action, target, details);
+    await this.flush();
+    if (!this.#waiting.includes(entry)) return;
+    throw new BeamlineError("unavailable", "what was done cannot be written to the audit log", {
+      retryAfterSeconds: 1,
+    });
+  }
+
+  #add(
     { tenant, principal }: Pick<Asker, "tenant" | "principal">,
     action: string,
     target: string,
     details: Json,
-  ): void {
-    this.#waiting.push({ ts: new Date(this.#clock.now()).toISOString(), tenant, principal, action, target, details });
-    this.#start(false);
+  ): Noted {
+    const entry = { ts: new Date(this.#clock.now()).toISOString(), tenant, principal, action, target, details };
+    this.#waiting.push(entry);
+    return entry;
   }
 
   /** Everything noted so far is written. */
@@ -134,7 +160,7 @@ export class Audit {
     }
   }
 
-  #chain(taken: readonly Omit<AuditEntry, "sequence" | "prevHash">[]): Batch {
+  #chain(taken: readonly Noted[]): Batch {
     let { lastHash, peaks } = this.#tail;
     const entries = taken.map((one): AuditEntry => {
       const entry = { sequence: peaks.count, ...one, prevHash: lastHash };
@@ -211,23 +237,7 @@ export class Audit {
   }
 
   async *#batches(): AsyncGenerator<Batch> {
-    for (let seq = 1; ;) {
-      let count = 0;
-      try {
-        for await (const message of await this.#bus.jsm.direct.getBatch(STREAM, {
-          seq,
-          batch: 500,
-          next_by_subj: SUBJECT,
-        })) {
-          yield JSON.parse(message.string()) as Batch;
-          seq = message.seq + 1;
-          count++;
-        }
-      } catch (thrown) {
-        if (!(thrown instanceof Error) || !/message not found/i.test(thrown.message))
-          throw fromJetStream(thrown, "read the audit log");
-      }
-      if (count < 500) return;
-    }
+    for await (const message of readStream(this.#bus, STREAM, { subject: SUBJECT }))
+      yield JSON.parse(message.string()) as Batch;
   }
 }

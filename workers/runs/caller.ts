@@ -9,6 +9,8 @@ export interface Asker {
   readonly principal: string;
   readonly scopes: readonly string[];
   readonly traceparent: string;
+  /** Epoch milliseconds until which the caller waits. */
+  readonly deadline?: number;
   readonly tracestate?: string;
   /** Key of the caller under which a mutation happens once; undefined without. */
   readonly idempotencyKey?: string;
@@ -34,6 +36,7 @@ export function askerOf(
     principal: context.principal,
     scopes: context.scopes,
     traceparent: context.traceparent,
+    deadline: context.deadline,
     ...(tracestate !== undefined && { tracestate }),
     ...(key !== undefined && key !== "" && { idempotencyKey: key }),
     base: extra.base ?? "",

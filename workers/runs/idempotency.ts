@@ -8,6 +8,7 @@
  *    and failures that may pass.
  * D5 A holder that died leaves a lease that ends; then the record is taken over by compare-and-set.
  * D6 Every execution under a key is given the same id. Who names what it makes by that id makes it once, also after D5.
+ * D7 After the retention a key means nothing any more: the next call under it is a new one.
  */
 import { createHash } from "node:crypto";
 import { BeamlineError, isCode, meaning } from "../../contracts/errors.ts";
@@ -26,6 +27,8 @@ export interface IdempotencyRecord {
   readonly leaseOwner: string;
   /** Epoch milliseconds. */
   readonly leaseUntil: number;
+  /** Epoch milliseconds of the first call under the key. */
+  readonly since?: number;
   readonly answer?: Answer;
   readonly error?: {
     readonly code: string;
@@ -41,6 +44,8 @@ export const REPLAY_HEADER = "openwop-Idempotent-Replay";
 const LEASE_MS = 10_000;
 const WAIT_MS = 12_000;
 const POLL_MS = 20;
+/** What is left of the caller's time when waiting for another call is given up: enough for the answer to arrive. */
+const ANSWER_MS = 500;
 const NEVER_KEPT = new Set([
   "validation_error",
   "invalid_argument",
@@ -56,12 +61,15 @@ export class Idempotency {
   readonly #worker: string;
   readonly #clock: Clock;
   readonly #ids: Ids;
+  readonly #retentionMs: number;
 
-  constructor(records: Records<IdempotencyRecord>, worker: string, clock: Clock, ids: Ids) {
+  /** @param retentionMs how long a key is remembered, at most as long as its bucket keeps it */
+  constructor(records: Records<IdempotencyRecord>, worker: string, clock: Clock, ids: Ids, retentionMs: number) {
     this.#records = records;
     this.#worker = worker;
     this.#clock = clock;
     this.#ids = ids;
+    this.#retentionMs = retentionMs;
   }
 
   /** Runs an operation once per key. Without a key it just runs it. */
@@ -78,16 +86,22 @@ export class Idempotency {
     const requestDigest = createHash("sha256")
       .update(canonicalJson(body ?? null))
       .digest("base64url");
-    const deadline = this.#clock.monotonic() + WAIT_MS;
+    const left = (asker.deadline ?? Infinity) - this.#clock.now() - ANSWER_MS;
+    const deadline = this.#clock.monotonic() + Math.min(WAIT_MS, Math.max(0, left));
     for (;;) {
       const kept = await this.#records.get(...key);
+      const forgotten =
+        kept !== undefined &&
+        kept.value.state !== "pending" &&
+        (kept.value.since ?? Infinity) + this.#retentionMs <= this.#clock.now();
       if (
         kept === undefined ||
+        forgotten ||
         kept.value.state === "retryable-failure" ||
         (kept.value.state === "pending" && kept.value.leaseUntil <= this.#clock.now())
       ) {
-        if (kept !== undefined && kept.value.requestDigest !== requestDigest) throw mismatch();
-        const executionId = kept?.value.executionId ?? this.#ids.v7();
+        if (kept !== undefined && !forgotten && kept.value.requestDigest !== requestDigest) throw mismatch();
+        const executionId = kept === undefined || forgotten ? this.#ids.v7() : kept.value.executionId;
         const revision = await this.#records.swap(key, this.#pending(requestDigest, executionId), kept?.revision ?? 0);
         if (revision === undefined) continue;
         return this.#run(key, { requestDigest, executionId }, revision, run);
@@ -109,7 +123,7 @@ export class Idempotency {
     revision: number,
     run: (executionId: string) => Promise<Answer>,
   ): Promise<Answer> {
-    const done = { ...request, leaseOwner: this.#worker, leaseUntil: 0 };
+    const done = { ...request, leaseOwner: this.#worker, leaseUntil: 0, since: this.#clock.now() };
     try {
       const answer = await run(request.executionId);
       await this.#records.swap(key, { ...done, state: "completed", answer }, revision);

@@ -121,7 +121,7 @@ export class RunLog {
   async extend(held: Held, events: readonly NewEvent[], control?: LogEntry["control"]): Promise<LogEntry> {
     const { state } = held;
     const entry = {
-      ...this.#entry(state.record, state.sequence, state.completedAt ?? state.startedAt, events),
+      ...this.#entry(state.record, state.sequence, state.lastAt, events),
       ...(control !== undefined && { control }),
     };
     const before = held.streamSeq;

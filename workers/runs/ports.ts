@@ -51,5 +51,7 @@ export interface Host {
   readonly testKeyPrefix: string;
   readonly inflightCap: number;
   readonly retentionDays: number;
+  /** How long idempotency keys are remembered, milliseconds. */
+  readonly idempotencyMs: number;
   readonly production: boolean;
 }

@@ -23,7 +23,6 @@ export class Session {
   #streamSeq: number;
   #pending: RunEvent[] = [];
   #flushing: Promise<void> | undefined;
-  #lastTime: string;
 
   constructor(log: RunLog, state: RunState, streamSeq: number) {
     this.#log = log;
@@ -31,7 +30,6 @@ export class Session {
     this.#streamSeq = streamSeq;
     this.#tenant = state.record.owner.tenant;
     this.#runId = state.record.runId;
-    this.#lastTime = state.startedAt;
   }
 
   /** Reads a run. `known` spares the read when the message at hand is the whole log so far. Undefined when there is no such run. */
@@ -64,8 +62,7 @@ export class Session {
 
   /** Adds an event (S1). */
   emit(event: NewEvent): RunEvent {
-    const made = this.#log.event(this.#state.record, this.#state.sequence + 1, this.#lastTime, event);
-    this.#lastTime = made.timestamp;
+    const made = this.#log.event(this.#state.record, this.#state.sequence + 1, this.#state.lastAt, event);
     apply(this.#state, made);
     this.#pending.push(made);
     return made;
@@ -124,7 +121,12 @@ export class Session {
     if (isTerminal(state)) return;
     for (const { sequence: _sequence, ...event } of lost) {
       if (TERMINAL_EVENTS.has(event.type)) break;
-      const made = { ...event, sequence: this.#state.sequence + 1 };
+      const { lastAt, sequence } = this.#state;
+      const made = {
+        ...event,
+        sequence: sequence + 1,
+        timestamp: event.timestamp < lastAt ? lastAt : event.timestamp,
+      };
       apply(this.#state, made);
       this.#pending.push(made);
     }

@@ -1,5 +1,6 @@
 /** Settings of the runs worker. */
 import { bool, choice, durationMs, int, list, optional, secret, text } from "../../runtime/setting.ts";
+import { openwopSettings } from "../../runtime/settings.ts";
 
 export const runsSettings = {
   OPENWOP_FIXTURES: bool(false, "Loads the conformance fixture workflows and says so in discovery."),
@@ -29,9 +30,12 @@ export const runsSettings = {
     "What discovery says of TLS on the gRPC surface.",
   ),
   OPENWOP_PRODUCTION: bool(false, "Claims the production profile; the gRPC surface must then require TLS."),
-  OPENWOP_INFLIGHT_CAP: int(512, "Authenticated requests and streams one edge serves at once; beyond it answers 503.", {
-    min: 1,
-  }),
+  OPENWOP_INFLIGHT_CAP: openwopSettings.OPENWOP_INFLIGHT_CAP,
+  OPENWOP_IDEMPOTENCY_MS: durationMs(
+    172_800_000,
+    "How long an idempotency key is remembered; a conforming host remembers a day or longer, less is for tests.",
+    { min: 1, max: 172_800_000 },
+  ),
   OPENWOP_EGRESS_ALLOW: list(
     [],
     "Private destinations that webhooks and HTTP nodes may reach all the same: host, host:port or range.",

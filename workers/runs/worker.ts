@@ -90,6 +90,7 @@ export const runsWorker = defineWorker({
       testKeyPrefix: TEST_KEY_PREFIX,
       inflightCap: config.OPENWOP_INFLIGHT_CAP,
       retentionDays: RETENTION_DAYS,
+      idempotencyMs: config.OPENWOP_IDEMPOTENCY_MS,
       production: config.OPENWOP_PRODUCTION,
     };
     const log = new RunLog(bus, clock, ids);
@@ -161,7 +162,13 @@ export const runsWorker = defineWorker({
       bus,
       log,
       definitions,
-      idempotency: new Idempotency(new Records<IdempotencyRecord>(bus, buckets.runIdempotency), workerId, clock, ids),
+      idempotency: new Idempotency(
+        new Records<IdempotencyRecord>(bus, buckets.runIdempotency),
+        workerId,
+        clock,
+        ids,
+        config.OPENWOP_IDEMPOTENCY_MS,
+      ),
       invocations,
       tokens: new Tokens(secrets.tokens),
       audit,

@@ -57,7 +57,7 @@ export async function capabilities({
     },
     idempotency: {
       supported: true,
-      layer1RetentionSeconds: 2 * DAY_S,
+      layer1RetentionSeconds: Math.floor(host.idempotencyMs / 1_000),
       layer2RetentionSeconds: 90 * DAY_S,
       crossRegion: "single-region",
     },

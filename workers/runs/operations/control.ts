@@ -65,7 +65,8 @@ async function cancelOne(ports: RunsPorts, asker: Asker, runId: string, reason: 
     };
   });
   ports.metrics.ended(state, state.status);
-  if (state.status === "cancelled") ports.audit.note(asker, "run.cancelled", runId, reason === "" ? {} : { reason });
+  if (state.status === "cancelled")
+    await ports.audit.record(asker, "run.cancelled", runId, reason === "" ? {} : { reason });
   return state.status;
 }
 
@@ -145,7 +146,7 @@ export async function pauseRun(ports: RunsPorts, asker: Asker, runId: string, gi
       if (drainPolicy === "immediate") return { events: [{ type: "run.paused", payload: { drainPolicy, ...reason } }] };
       return { events: [], control: { kind: "pause", requestedAt, ...reason } };
     });
-    ports.audit.note(asker, "run.paused", runId, { drainPolicy });
+    await ports.audit.record(asker, "run.paused", runId, { drainPolicy });
     return { status: 202, body: { runId, status: "paused", pausedAt: state.pausedAt ?? requestedAt } };
   });
 }
@@ -177,7 +178,7 @@ export async function resumeRun(ports: RunsPorts, asker: Asker, runId: string, g
       if (now.status !== "paused") throw notNow("resumed", statusOf(now), now);
       return { events: [resumed] };
     });
-    ports.audit.note(asker, "run.resumed", runId, {});
+    await ports.audit.record(asker, "run.resumed", runId, {});
     return { status: 202, body: { runId, status: "running", resumedAt } };
   });
 }

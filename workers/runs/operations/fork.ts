@@ -41,7 +41,7 @@ export async function forkRun(ports: RunsPorts, asker: Asker, sourceRunId: strin
     let status = "running";
     if (fromSeq === 0) await begin(ports, record, "rest");
     else status = await copyPrefix(ports, asker.tenant, sourceRunId, record, fromSeq);
-    ports.audit.note(asker, "run.forked", runId, { sourceRunId, fromSeq, mode });
+    await ports.audit.record(asker, "run.forked", runId, { sourceRunId, fromSeq, mode });
     return { status: 201, body: { ...created(asker, runId, status), sourceRunId, fromSeq, mode } };
   });
 }

@@ -106,7 +106,7 @@ async function resolve(
   });
   if (question !== undefined)
     ports.metrics.answered(question.kind, Math.max(0, ports.clock.now() - Date.parse(question.requestedAt)) / 1000);
-  ports.audit.note(asker, "interrupt.resolved", runId, { nodeId });
+  await ports.audit.record(asker, "interrupt.resolved", runId, { nodeId });
   return { runId, nodeId, status: statusOf(state) };
 }
 

@@ -69,7 +69,7 @@ export async function registerWebhook(ports: RunsPorts, asker: Asker, given: unk
       body["secret"] as string | undefined,
     );
     const { webhookId, secret } = subscription;
-    ports.audit.note(asker, "webhook.registered", webhookId, { secretFingerprint: fingerprintOf(secret) });
+    await ports.audit.record(asker, "webhook.registered", webhookId, { secretFingerprint: fingerprintOf(secret) });
     return { status: 201, body: { webhookId, secret, secretFingerprint: fingerprintOf(secret) } };
   });
 }
@@ -107,7 +107,7 @@ export async function unregisterWebhook(
     if (tenantId !== undefined && tenantId !== asker.tenant)
       throw new BeamlineError("subscription_not_found", "there is no such webhook");
     await ports.webhooks.unregister(asker.tenant, webhookId);
-    ports.audit.note(asker, "webhook.unregistered", webhookId, {});
+    await ports.audit.record(asker, "webhook.unregistered", webhookId, {});
     return { status: 204, body: {} };
   });
 }
@@ -116,7 +116,7 @@ export async function unregisterWebhook(
 export async function redriveWebhook(ports: RunsPorts, asker: Asker, webhookId: string): Promise<Answer> {
   permit(asker, "webhooks:manage");
   const subscription = await ports.webhooks.revive(asker.tenant, webhookId);
-  ports.audit.note(asker, "webhook.revived", webhookId, {});
+  await ports.audit.record(asker, "webhook.revived", webhookId, {});
   return { status: 200, body: shown(subscription) };
 }
 

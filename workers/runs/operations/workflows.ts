@@ -109,7 +109,10 @@ export async function applyWorkflow(
     new Date(ports.clock.now()).toISOString(),
   );
   if (changed)
-    ports.audit.note(asker, "workflow.registered", workflowId, { version: definition.version, digest: current.digest });
+    await ports.audit.record(asker, "workflow.registered", workflowId, {
+      version: definition.version,
+      digest: current.digest,
+    });
   return {
     status: changed ? 201 : 200,
     body: { workflowId, version: current.version, digest: current.digest, changed, updatedAt: current.updatedAt },

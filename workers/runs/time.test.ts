@@ -1,0 +1,172 @@
+/** Time that passes and clocks that jump: retention of keys, timestamps of a log, deadlines, audit entries that are there before the answer. */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Bus } from "../../bus/connect.ts";
+import { ensureBuckets, ensureStreams } from "../../bus/streams.ts";
+import { foldEntry } from "../../contracts/openwop/fold.ts";
+import type { NewEvent, RunRecord } from "../../contracts/openwop/log.ts";
+import type { RunState } from "../../contracts/openwop/state.ts";
+import { buckets, streams } from "../../contracts/streams.ts";
+import { systemClock, type Clock } from "../../runtime/clock.ts";
+import { systemIds } from "../../runtime/ids.ts";
+import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
+import { verifies } from "../../test/kit/verifies.ts";
+import { Audit } from "./audit.ts";
+import type { Answer, Asker } from "./caller.ts";
+import { breach, dueAt, expireInterrupts } from "./due.ts";
+import { Idempotency, type IdempotencyRecord } from "./idempotency.ts";
+import { RunLog } from "./log.ts";
+import { Records } from "./records.ts";
+import { sharedSecrets } from "./secrets.ts";
+import { Session } from "./session.ts";
+
+const HOUR = 3_600_000;
+
+/** A clock whose wall time is set by hand; waiting goes on as ever. */
+class SetClock implements Clock {
+  at = Date.UTC(2026, 5, 1);
+  now = (): number => this.at;
+  micros = (): number => this.at * 1_000;
+  monotonic = (): number => systemClock.monotonic();
+  sleep = (ms: number, signal?: AbortSignal): Promise<void> => systemClock.sleep(ms, signal);
+}
+
+let nats: TestNats;
+let bus: Bus;
+beforeAll(async () => {
+  nats = await startTestNats({ syncInterval: "10s" });
+  bus = await nats.connect("worker-runs");
+  await ensureStreams(bus, [streams.runs, streams.runAudit]);
+  await ensureBuckets(bus, [buckets.runIdempotency, buckets.runSecrets]);
+}, 60_000);
+afterAll(() => nats.stop());
+
+const asker: Asker = {
+  tenant: "acme",
+  principal: "tester",
+  scopes: ["*"],
+  traceparent: "",
+  base: "",
+  idempotencyKey: "key",
+};
+
+test("a key is remembered for its retention and not a moment longer", async () => {
+  const clock = new SetClock();
+  const records = new Records<IdempotencyRecord>(bus, buckets.runIdempotency);
+  const idempotency = new Idempotency(records, "w", clock, systemIds, 24 * HOUR);
+  let runs = 0;
+  const call = (body: object): Promise<Answer> =>
+    idempotency.once(asker, "runs.create", body, (id) => Promise.resolve({ status: 201, body: { id, run: ++runs } }));
+  const first = await call({ a: 1 });
+  clock.at += 23 * HOUR;
+  const again = await call({ a: 1 });
+  expect([again.body, again.headers?.["openwop-Idempotent-Replay"], runs]).toEqual([first.body, "true", 1]);
+  await expect(call({ a: 2 })).rejects.toMatchObject({ code: "idempotency_key_mismatch" });
+  clock.at -= 48 * HOUR;
+  expect((await call({ a: 1 })).body).toEqual(first.body);
+  clock.at += 49 * HOUR;
+  const later = await call({ a: 2 });
+  expect([runs, later.headers?.["openwop-Idempotent-Replay"]]).toEqual([2, "false"]);
+  expect(later.body).not.toEqual(first.body);
+});
+
+function recordOf(runId: string): RunRecord {
+  return {
+    runId,
+    workflowId: "w",
+    definition: "d",
+    workflowVersion: "1",
+    owner: { tenant: "acme" },
+    inputs: {},
+    variables: [],
+    channels: {},
+    configurable: {},
+    tags: [],
+    metadata: {},
+    masking: "mask",
+    traceparent: "",
+    engineVersion: 1,
+  };
+}
+
+const event = (type: string, nodeId?: string): NewEvent => ({
+  type,
+  payload: {},
+  ...(nodeId !== undefined && { nodeId }),
+});
+
+test("the times of a log never go back, whoever writes with whatever clock", async () => {
+  const clock = new SetClock();
+  const log = new RunLog(bus, clock, systemIds);
+  const runId = systemIds.v7();
+  await log.create(recordOf(runId), [event("run.started")]);
+  const session = await Session.open(log, "acme", runId);
+  clock.at += HOUR;
+  session?.emit(event("node.started", "a"));
+  await session?.flush();
+  clock.at -= 5 * HOUR;
+  await log.extend(await log.get("acme", runId), [event("node.suspended", "a")]);
+  session?.emit(event("node.started", "b"));
+  await session?.flush();
+  const taken = await Session.open(new RunLog(bus, clock, systemIds), "acme", runId);
+  taken?.emit(event("run.resuming"));
+  await taken?.flush();
+  const times = (await log.events("acme", runId)).map(({ timestamp }) => timestamp);
+  expect(times).toHaveLength(5);
+  expect(times).toEqual(times.toSorted());
+});
+
+describe("deadlines", () => {
+  const start = Date.UTC(2026, 5, 1);
+  const iso = (ms: number): string => new Date(ms).toISOString();
+  const asks = (): RunState => {
+    const base = { eventId: "e", runId: "r", schemaVersion: 2, engineVersion: "1", timestamp: iso(start) };
+    const data = { kind: "approval", key: "k", data: {}, timeoutMs: HOUR };
+    return foldEntry(undefined, {
+      run: recordOf("r"),
+      events: [
+        { ...base, type: "run.started", sequence: 0, payload: {} },
+        { ...base, type: "node.started", nodeId: "gate", sequence: 1, payload: { nodeId: "gate" } },
+        { ...base, type: "node.suspended", nodeId: "gate", sequence: 2, payload: { ...data, interruptId: "i" } },
+        { ...base, type: "interrupt.requested", nodeId: "gate", sequence: 3, payload: { ...data, interruptId: "i" } },
+      ],
+    });
+  };
+  const limits = { nodeExecutions: 10, durationMs: 2 * HOUR, loopIterations: 10 };
+
+  test("a clock that goes back ends nothing, and waits for the same moment", () => {
+    const state = asks();
+    for (const now of [start, start - 24 * HOUR]) {
+      expect(expireInterrupts(state, now)).toEqual([]);
+      expect(breach(state, limits, now)).toBeUndefined();
+    }
+    expect(dueAt(state, limits, [])).toBe(start + HOUR);
+  });
+
+  test("a clock that jumps ahead fails closed: a refusal, never an approval, and a run that took too long", () => {
+    const state = asks();
+    const events = expireInterrupts(state, start + 365 * 24 * HOUR);
+    expect(events.map(({ type }) => type)).toEqual(["approval.received", "interrupt.resolved", "node.resumed"]);
+    expect(events[0]?.payload).toMatchObject({ action: "timeout" });
+    expect(breach(state, limits, start + 365 * 24 * HOUR)?.error.code).toBe("run_timeout");
+  });
+});
+
+verifies("acked-is-durable", "an audit entry is on the disk before its caller hears of it", async () => {
+  const { audit: key } = await sharedSecrets(new Records(bus, buckets.runSecrets), undefined);
+  const open = (): Promise<Audit> => Audit.open(bus, key, systemClock);
+  const [one, other] = [await open(), await open()];
+  const written = async (): Promise<string> =>
+    (await bus.jsm.direct.getMessage("RUN_AUDIT", { last_by_subj: "log.run_audit.entries" }))?.string() ?? "";
+  await one.record(asker, "webhook.registered", "hook-1", {});
+  expect(await written()).toContain("hook-1");
+  // Another worker wrote meanwhile: the chain has one order all the same.
+  await other.record(asker, "webhook.registered", "hook-2", {});
+  expect(await written()).toContain("hook-2");
+  await Promise.all(
+    Array.from({ length: 40 }, (_, at) =>
+      (at % 2 === 0 ? one : other).record(asker, "interrupt.resolved", `r${at}`, {}),
+    ),
+  );
+  expect(await one.verify(0, 1_000)).toMatchObject({ chainValid: true, anomalies: [] });
+  await Promise.all([one.stop(), other.stop()]);
+});
