@@ -78,6 +78,7 @@ function streamConfig(spec: StreamSpec, { replicas = 1 }: EnsureOptions): Config
     allow_msg_ttl: spec.schedules,
     allow_msg_schedules: spec.schedules,
     allow_atomic: spec.atomic,
+    ...(spec.appendOnly === true && { deny_delete: true, deny_purge: true }),
   };
 }
 
@@ -168,10 +169,12 @@ function refuseConflicts(wanted: Config, current: StreamConfig): void {
   }
 }
 
-/** T2: the limits whose narrowing would delete what is stored. */
+/** T2: the limits whose narrowing would delete what is stored, or which the server does not let narrow. */
 function lossy(wanted: Config, { config: current, state }: StreamInfo): string[] {
   const { max_bytes: bytes = -1, max_age: age = 0, max_msgs_per_subject: perSubject = -1 } = wanted;
   const fields: string[] = [];
+  // A stream made with schedules must be able to purge, and keeps them.
+  if (wanted.deny_purge === true && current.allow_msg_schedules === true) fields.push("deny_purge");
   if (state.messages === 0) return fields;
   const oldestNs = (Date.now() - Date.parse(state.first_ts)) * 1e6;
   if (narrower(bytes, current.max_bytes) && state.bytes > bytes) fields.push("max_bytes");
@@ -195,7 +198,7 @@ function changeTo(wanted: Config, current: StreamConfig, kept: readonly string[]
       const missing = (wanted.subjects ?? []).filter((subject) => !current.subjects.includes(subject));
       if (missing.length > 0) change[field] = [...current.subjects, ...missing];
     } else if (typeof value === "boolean") {
-      if (value && have !== true) change[field] = true;
+      if (value && have !== true && !kept.includes(field)) change[field] = true;
     } else if (!kept.includes(field) && value !== (have ?? (typeof value === "number" ? 0 : ""))) change[field] = value;
   }
   return Object.keys(change).length === 0 ? undefined : { ...change, name: wanted.name };

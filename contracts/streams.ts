@@ -26,6 +26,8 @@ export interface StreamSpec {
   readonly schedules: boolean;
   /** Atomic batches. */
   readonly atomic: boolean;
+  /** The server refuses to remove messages, one by one or all, for everybody. Cannot be taken back. Not together with `schedules`. */
+  readonly appendOnly?: true;
 }
 
 export interface BucketSpec {
@@ -65,6 +67,13 @@ export const streams = {
     maxAgeMs: 60 * 60 * 1000,
     duplicateWindowMs: 2 * 60 * 1000,
     schedules: false,
+  },
+  /** Assignments promised by a reply and not published yet: timers, which fire only when the router that made them died. */
+  routingPromises: {
+    ...base,
+    name: "ROUTING_PROMISES",
+    purpose: "assignments promised and not published yet",
+    subjects: ["sched.routing_promises.>", "retry.routing_promises.>"],
   },
   // -- end of routing -------------------------------------------------------------------------------------------------
   /** Assignments to execution workers, their acknowledgements and results (BeamLine, execution contract). */
@@ -152,7 +161,15 @@ export const streams = {
     maxAgeMs: 7 * DAY_MS,
   },
   /** Who did what: one hash chain, kept for ever. */
-  runAudit: { ...base, name: "RUN_AUDIT", purpose: "audit log of runs", subjects: ["log.run_audit.>"], maxAgeMs: 0 },
+  runAudit: {
+    ...base,
+    name: "RUN_AUDIT",
+    purpose: "audit log of runs",
+    subjects: ["log.run_audit.>"],
+    maxAgeMs: 0,
+    schedules: false,
+    appendOnly: true,
+  },
   // -- end of runs ----------------------------------------------------------------------------------------------------
   // -- inference ------------------------------------------------------------------------------------------------------
   /** Calls of the aiOS API gateway, the truth behind its budgets: `log.inference.calls.<tenant>`. */

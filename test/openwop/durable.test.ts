@@ -1,7 +1,10 @@
 /** Replays without effects, masking, retries, loops, custom nodes, backpressure, and thousands of runs that wait. */
+import { createHash } from "node:crypto";
 import { createServer, type Server } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Records } from "../../workers/runs/records.ts";
+import { publish } from "../../bus/publish.ts";
+import { canonicalJson } from "../../contracts/openwop/json.ts";
+import { withLeaf, type Peaks } from "../../workers/runs/merkle.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { startHost, type Host } from "./host.ts";
@@ -164,33 +167,39 @@ test("custom node types answer on a subject of their own", async () => {
   expect((await host.events(runId)).at(-1)?.payload).toMatchObject({ outputs: { d: { doubled: 42 } } });
 });
 
-test("the audit log finds what was changed", async () => {
-  const { createSystemClock } = await import("../../runtime/clock.ts");
-  const { Audit } = await import("../../workers/runs/audit.ts");
-  const { sharedSecrets } = await import("../../workers/runs/secrets.ts");
-  const { buckets } = await import("../../contracts/streams.ts");
+test("the audit log finds an entry that nobody chained", async () => {
   const bus = await host.bed.nats.connect("audit", "operator");
-  const { audit: key } = await sharedSecrets(new Records(bus, buckets.runSecrets), undefined);
-  const audit = await Audit.open(bus, key, createSystemClock());
-  await until(async () => ((await audit.verify(0, 1_000)) as { chainValid: boolean }).chainValid, "a valid chain");
-  // An entry nobody chained, put at the end by somebody with the rights of the operator.
-  const { publish } = await import("../../bus/publish.ts");
-  const last = await bus.jsm.direct.getMessage("RUN_AUDIT", { last_by_subj: "log.run_audit.entries" });
-  const { tail } = JSON.parse(last?.string() ?? "{}") as { tail: { peaks: { count: number } } };
-  const forged = {
-    sequence: tail.peaks.count,
-    ts: "2026-01-01T00:00:00.000Z",
-    tenant: "acme",
-    principal: "x",
-    action: "forged",
-    target: "y",
-    details: {},
-    prevHash: "00",
-  };
-  await publish(bus, "log.run_audit.entries", JSON.stringify({ entries: [forged], tail }));
+  // Put at the end by somebody with the rights of the operator, with a tail as if it belonged there: what workers write after it is chained to it.
+  const { sequence, expected } = await until(async () => {
+    const last = await bus.jsm.direct.getMessage("RUN_AUDIT", { last_by_subj: "log.run_audit.entries" });
+    const { tail } = JSON.parse(last?.string() ?? "{}") as { tail: { lastHash: string; peaks: Peaks } };
+    const forged = {
+      sequence: tail.peaks.count,
+      ts: "2026-01-01T00:00:00.000Z",
+      tenant: "acme",
+      principal: "x",
+      action: "forged",
+      target: "y",
+      details: {},
+      prevHash: "00",
+    };
+    const text = canonicalJson(forged);
+    const after = {
+      ...tail,
+      lastHash: createHash("sha256").update(text).digest("hex"),
+      peaks: withLeaf(tail.peaks, text),
+    };
+    await publish(bus, "log.run_audit.entries", JSON.stringify({ entries: [forged], tail: after }), {
+      expectLastSubjectSequence: last?.seq ?? 0,
+    });
+    return { sequence: forged.sequence, expected: tail.lastHash };
+  }, "a moment in which no worker writes");
+  await host.reaches(await host.start("conformance-noop"), "completed");
   const found = (await host.rest("GET", "/v1/audit/verify?fromSeq=0&toSeq=1000000")).body;
-  expect([found.chainValid, found.anomalies.length]).toEqual([false, 1]);
-  expect(Object.keys(found.anomalies[0]).toSorted()).toEqual(["actualPrevHash", "atSeq", "expectedPrevHash"]);
+  expect(found.anomalies).toEqual([{ atSeq: sequence, expectedPrevHash: expected, actualPrevHash: "00" }]);
+  expect(found.chainValid).toBe(false);
+  const before = (await host.rest("GET", `/v1/audit/verify?fromSeq=0&toSeq=${sequence - 1}`)).body;
+  expect([before.chainValid, before.anomalies]).toEqual([true, []]);
 });
 
 test("a thousand runs wait without being held, and end when they are answered", { timeout: 60_000 }, async () => {

@@ -5,7 +5,7 @@
  * A2 Entries of a moment are one append, checked against the last: the chain has one writer at a time, however many workers there are.
  * A3 A checkpoint signs `{checkpoint, atSequence, merkleRoot}` (its canonical JSON) with Ed25519; the root is RFC 6962's over the canonical
  *    JSON of the entries 0 to `atSequence`.
- * A4 The log is appended to and read; nothing here changes or removes an entry.
+ * A4 The log is appended to and read; its stream refuses to change or remove an entry.
  * A5 What a person decides or an operator changes is in the log before its caller hears of it (`record`). The creation of a run is noted within
  *    moments (`note`): its own log, written before the answer, names who made it.
  */
@@ -63,6 +63,9 @@ const STREAM = "RUN_AUDIT";
 const SUBJECT = "log.run_audit.entries";
 const GATHER_MS = 20;
 const MAX_BATCH = 200;
+const MAX_FAILURES = 3;
+/** How often a worker looks whether a checkpoint is due; it is made that much early, so that none comes late. */
+const LOOK_MS = 15_000;
 const EMPTY: Tail = { lastHash: null, peaks: NO_PEAKS, checkpointCount: 0, checkpointAt: 0 };
 
 export class Audit {
@@ -84,7 +87,7 @@ export class Audit {
     this.#privateKey = createPrivateKey(key.privateKey);
     this.#publicKey = createPublicKey({ key: Buffer.from(key.publicKey, "base64"), format: "der", type: "spki" });
     this.publicKey = key.publicKey;
-    this.#timer = setInterval(() => this.#start(true), (CHECKPOINT_SECONDS * 1_000) / 10).unref();
+    this.#timer = setInterval(() => void this.#look(), LOOK_MS).unref();
   }
 
   static async open(bus: Bus, key: AuditKey, clock: Clock): Promise<Audit> {
@@ -136,28 +139,38 @@ export class Audit {
     await this.flush();
   }
 
-  #start(now: boolean): void {
-    this.#writing ??= this.#drain(now).finally(() => (this.#writing = undefined));
+  /** Whoever wrote the last entries may be gone: any worker makes the checkpoint they wait for. */
+  async #look(): Promise<void> {
+    if (this.#writing === undefined) await this.#readTail().catch(() => undefined);
+    this.#start(true);
   }
 
+  #start(now: boolean): void {
+    if (this.#pending()) this.#writing ??= this.#drain(now);
+  }
+
+  #pending(): boolean {
+    return this.#waiting.length > 0 || this.#checkpointDue(this.#tail);
+  }
+
+  /** Ends in the same step in which it finds nothing left: an entry added after that begins the next one, none falls in between. */
   async #drain(now: boolean): Promise<void> {
-    if (!now) await this.#clock.sleep(GATHER_MS);
-    for (let failures = 0; this.#waiting.length > 0 || this.#checkpointDue(this.#tail);) {
+    await (now ? Promise.resolve() : this.#clock.sleep(GATHER_MS));
+    for (let failures = 0; failures <= MAX_FAILURES && this.#pending();) {
       const taken = this.#waiting.splice(0, MAX_BATCH);
-      const batch = this.#chain(taken);
       try {
-        this.#streamSeq = (
-          await publish(this.#bus, SUBJECT, JSON.stringify(batch), { expectLastSubjectSequence: this.#streamSeq })
-        ).seq;
+        const batch = this.#chain(taken);
+        const expected = { expectLastSubjectSequence: this.#streamSeq };
+        this.#streamSeq = (await publish(this.#bus, SUBJECT, JSON.stringify(batch), expected)).seq;
         this.#tail = batch.tail;
       } catch (thrown) {
         this.#waiting.unshift(...taken);
-        const conflict = thrown instanceof BeamlineError && thrown.code === "aborted";
         // Another worker wrote, or the bus is away: what was noted waits.
-        if (!conflict && ++failures > 3) return;
+        if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") failures++;
         await this.#readTail().catch(() => undefined);
       }
     }
+    this.#writing = undefined;
   }
 
   #chain(taken: readonly Noted[]): Batch {
@@ -189,7 +202,8 @@ export class Audit {
     const since = peaks.count - checkpointCount;
     return (
       since > 0 &&
-      (since >= CHECKPOINT_ENTRIES - MAX_BATCH || this.#clock.now() - checkpointAt >= CHECKPOINT_SECONDS * 1_000)
+      (since >= CHECKPOINT_ENTRIES - MAX_BATCH ||
+        this.#clock.now() - checkpointAt >= CHECKPOINT_SECONDS * 1_000 - LOOK_MS)
     );
   }
 
@@ -228,12 +242,14 @@ export class Audit {
         peaks = withLeaf(peaks, text);
       }
       if (checkpoint === undefined || checkpoint.atSequence > toSeq) continue;
+      if (checkpoint.atSequence < fromSeq) continue;
       const { signature, ...signed } = checkpoint;
       const holds = verify(null, Buffer.from(canonicalJson(signed)), this.#publicKey, Buffer.from(signature, "base64"));
       if (!holds || signed.merkleRoot !== rootOf(peaks)) checkpointsValid = false;
-      if (checkpoint.atSequence >= fromSeq) checkpoints.push(checkpoint);
+      checkpoints.push(checkpoint);
     }
-    return { fromSeq, toSeq, chainValid: anomalies.length === 0, checkpointsValid, checkpoints, anomalies };
+    const chainValid = anomalies.length === 0 && checkpointsValid;
+    return { fromSeq, toSeq, chainValid, checkpointsValid, checkpoints, anomalies };
   }
 
   async *#batches(): AsyncGenerator<Batch> {

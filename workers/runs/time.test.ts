@@ -1,4 +1,4 @@
-/** Time that passes and clocks that jump: retention of keys, timestamps of a log, deadlines, audit entries that are there before the answer. */
+/** Time that passes and clocks that jump: retention of keys, timestamps of a log, deadlines. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Bus } from "../../bus/connect.ts";
 import { ensureBuckets, ensureStreams } from "../../bus/streams.ts";
@@ -9,14 +9,11 @@ import { buckets, streams } from "../../contracts/streams.ts";
 import { systemClock, type Clock } from "../../runtime/clock.ts";
 import { systemIds } from "../../runtime/ids.ts";
 import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
-import { verifies } from "../../test/kit/verifies.ts";
-import { Audit } from "./audit.ts";
 import type { Answer, Asker } from "./caller.ts";
 import { breach, dueAt, expireInterrupts } from "./due.ts";
 import { Idempotency, type IdempotencyRecord } from "./idempotency.ts";
 import { RunLog } from "./log.ts";
 import { Records } from "./records.ts";
-import { sharedSecrets } from "./secrets.ts";
 import { Session } from "./session.ts";
 
 const HOUR = 3_600_000;
@@ -35,8 +32,8 @@ let bus: Bus;
 beforeAll(async () => {
   nats = await startTestNats({ syncInterval: "10s" });
   bus = await nats.connect("worker-runs");
-  await ensureStreams(bus, [streams.runs, streams.runAudit]);
-  await ensureBuckets(bus, [buckets.runIdempotency, buckets.runSecrets]);
+  await ensureStreams(bus, [streams.runs]);
+  await ensureBuckets(bus, [buckets.runIdempotency]);
 }, 60_000);
 afterAll(() => nats.stop());
 
@@ -149,24 +146,4 @@ describe("deadlines", () => {
     expect(events[0]?.payload).toMatchObject({ action: "timeout" });
     expect(breach(state, limits, start + 365 * 24 * HOUR)?.error.code).toBe("run_timeout");
   });
-});
-
-verifies("acked-is-durable", "an audit entry is on the disk before its caller hears of it", async () => {
-  const { audit: key } = await sharedSecrets(new Records(bus, buckets.runSecrets), undefined);
-  const open = (): Promise<Audit> => Audit.open(bus, key, systemClock);
-  const [one, other] = [await open(), await open()];
-  const written = async (): Promise<string> =>
-    (await bus.jsm.direct.getMessage("RUN_AUDIT", { last_by_subj: "log.run_audit.entries" }))?.string() ?? "";
-  await one.record(asker, "webhook.registered", "hook-1", {});
-  expect(await written()).toContain("hook-1");
-  // Another worker wrote meanwhile: the chain has one order all the same.
-  await other.record(asker, "webhook.registered", "hook-2", {});
-  expect(await written()).toContain("hook-2");
-  await Promise.all(
-    Array.from({ length: 40 }, (_, at) =>
-      (at % 2 === 0 ? one : other).record(asker, "interrupt.resolved", `r${at}`, {}),
-    ),
-  );
-  expect(await one.verify(0, 1_000)).toMatchObject({ chainValid: true, anomalies: [] });
-  await Promise.all([one.stop(), other.stop()]);
 });
