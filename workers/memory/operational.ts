@@ -77,8 +77,12 @@ export class Operational {
       const { timestamp = Math.floor(this.#parts.clock.now() / 1000), ...rest } = event;
       kept = { id: this.#parts.ids.v4(), timestamp, ...rest };
     }
-    const critical = event["critical"] === true;
-    const arrival: Arrival = { tenant, at: this.#arrive(), critical, entry: entryOf(kept) };
+    return this.pushEntry(tenant, entryOf(kept), event["critical"] === true);
+  }
+
+  /** The same for an event as the text it is kept as (arrival, E1 and E2). */
+  pushEntry(tenant: string, entry: string, critical: boolean): Promise<string> {
+    const arrival: Arrival = { tenant, at: this.#arrive(), critical, entry };
     if (!critical) {
       this.#round.events.push(arrival);
       return this.#soon();

@@ -4,6 +4,7 @@ import { MemoryServiceDefinition, RecentEventsRequest } from "../../contracts/ge
 import { routesOf } from "../../contracts/routes.ts";
 import { parseJson } from "../../bus/call.ts";
 import type { Answer, Endpoint } from "../../bus/endpoint.ts";
+import { canonicalKind } from "./canonical.ts";
 import { canonicalRequest } from "./event.ts";
 import type { Operational } from "./operational.ts";
 
@@ -15,7 +16,15 @@ const jsonOf = (text: string): unknown => (text === "" ? {} : parseJson(text));
 /** The same endpoints; PushEvent and GetRecentEvents answer by themselves. Same results, same errors. */
 export function withTexts(endpoints: readonly Endpoint[], operational: Operational): Endpoint[] {
   const answers = new Map<string, Answer>([
-    [routes.pushEvent.subject, (text, { tenant }) => operational.pushCanonical(tenant, canonicalRequest(jsonOf(text)))],
+    [
+      routes.pushEvent.subject,
+      (text, { tenant }) => {
+        const kind = canonicalKind(text);
+        return kind === undefined
+          ? operational.pushCanonical(tenant, canonicalRequest(jsonOf(text)))
+          : operational.pushEntry(tenant, text, kind === "critical");
+      },
+    ],
     [
       routes.getRecentEvents.subject,
       (text, { tenant }) => operational.recentText(tenant, requests.fromJson(jsonOf(text))),
