@@ -12,16 +12,21 @@ export interface ExecEvent {
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-const subjects = [execSubject.assign, execSubject.ack, execSubject.result];
+/** Every other subject of the stream is one that assignments go to. */
 const kinds: Readonly<Record<string, string>> = {
-  [execSubject.assign]: "assignment",
   [execSubject.ack]: "ack",
   [execSubject.result]: "result",
 };
 
-/** Calls back with every message as it is published. Gives back how to stop. */
-export function followExec(bus: Bus, onEvent: (event: ExecEvent) => void): () => void {
-  const subscriptions = subjects.map((subject) =>
+/** The subjects of assignments, acknowledgements and results, those of this deployment included. Throws `unavailable`, `not_found`. */
+async function subjectsOf(bus: Bus): Promise<string[]> {
+  const { config } = await asking("look at the execution stream", () => bus.jsm.streams.info(streams.exec.name));
+  return config.subjects.filter((subject) => !/^(retry|sched)\./.test(subject));
+}
+
+/** Calls back with every message as it is published. Gives back how to stop. Throws `unavailable`, `not_found` without the stream. */
+export async function followExec(bus: Bus, onEvent: (event: ExecEvent) => void): Promise<() => void> {
+  const subscriptions = (await subjectsOf(bus)).map((subject) =>
     bus.nc.subscribe(subject, {
       callback: (_error, message) =>
         onEvent(eventOf(subject, Date.now(), message.headers?.get("tenant_id") ?? "", message.string())),
@@ -34,6 +39,7 @@ export function followExec(bus: Bus, onEvent: (event: ExecEvent) => void): () =>
 
 /** Everything about one assignment that the stream still has, in order. Throws `unavailable`, `not_found` without the stream. */
 export async function historyOf(bus: Bus, id: string): Promise<ExecEvent[]> {
+  const subjects = await subjectsOf(bus);
   const { consumer, pending } = await asking("read the execution stream", async () => {
     const made = await bus.js.consumers.get(streams.exec.name, { filter_subjects: subjects });
     return { consumer: made, pending: (await made.info()).num_pending };
@@ -63,7 +69,7 @@ export function rowOf({ subject, at, tenant, body }: ExecEvent): Record<string, 
   const job = body["job"] as { type?: unknown } | undefined;
   return {
     time: new Date(at).toISOString().slice(11, 23),
-    what: kinds[subject] ?? subject,
+    what: kinds[subject] ?? "assignment",
     assignment: body["assignment_id"],
     tenant,
     status: body["status"] ?? "",

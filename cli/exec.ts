@@ -16,6 +16,7 @@ interface PublishOptions {
   readonly deadline: number;
   readonly attempts: number;
   readonly wait: boolean;
+  readonly subject: string;
 }
 
 /** Adds `exec` with its subcommands. */
@@ -31,12 +32,13 @@ export function execCommand(program: Command, context: CommandContext = stackCon
     .option("-p, --provider <id>", "provider that executes it", "demo")
     .option("--deadline <ms>", "time allowed for all attempts", wholeNumber("--deadline", 1), 5_000)
     .option("--attempts <n>", "attempts, the first one included", wholeNumber("--attempts", 1), 2)
+    .option("--subject <subject>", "where it goes; BEAMLINE_EXEC_SUBJECTS names further ones", execSubject.assign)
     .option("--no-wait", "print the assignment's id and leave")
     .action(async (type: string, payload: string, options: PublishOptions, command: Command) => {
       const out = context.out(command);
       await using stack = await context.connect();
       const assignment = build(type, payload, options);
-      const found = options.wait ? resultOf(stack.bus, assignment.assignmentId, options) : undefined;
+      const found = options.wait ? await resultOf(stack.bus, assignment.assignmentId, options) : undefined;
       await stack.bus.flush();
       await publish(stack.bus, assignment.subject, assignment.body, {
         msgId: assignment.msgId,
@@ -44,7 +46,7 @@ export function execCommand(program: Command, context: CommandContext = stackCon
       });
       if (found === undefined)
         return out.record({ assignment_id: assignment.assignmentId, subject: assignment.subject });
-      const result = await found;
+      const result = await found.result;
       if (result === undefined)
         throw new Error(`no result of ${assignment.assignmentId} within its deadline; is an execution worker running?`);
       out.record(result.body);
@@ -61,7 +63,7 @@ export function execCommand(program: Command, context: CommandContext = stackCon
       await using stack = await context.connect();
       const done = Promise.withResolvers<void>();
       let left = options.count ?? Infinity;
-      const stop = followExec(stack.bus, (event) => {
+      const stop = await followExec(stack.bus, (event) => {
         if (options.id !== undefined && event.body["assignment_id"] !== options.id) return;
         if (options.tenant !== undefined && event.tenant !== options.tenant) return;
         if (left-- <= 0) return;
@@ -119,7 +121,7 @@ export function execCommand(program: Command, context: CommandContext = stackCon
     });
 }
 
-function build(type: string, payload: string, { tenant, provider, deadline, attempts }: PublishOptions) {
+function build(type: string, payload: string, { tenant, provider, deadline, attempts, subject }: PublishOptions) {
   const traceparent = newTraceparent();
   const request = {
     form: "extended" as const,
@@ -128,7 +130,7 @@ function build(type: string, payload: string, { tenant, provider, deadline, atte
     requestId: systemIds.v4(),
     messageType: type,
     runId: "",
-    assignmentSubject: execSubject.assign,
+    assignmentSubject: subject,
     body: {
       task: { type, payload },
       options: { deadline_ms: deadline, retry: { max_attempts: attempts, backoff_ms: 200 } },
@@ -145,17 +147,22 @@ function build(type: string, payload: string, { tenant, provider, deadline, atte
   return assignmentOf(request, decision, { assignmentId: systemIds.v4(), traceparent });
 }
 
-/** Undefined when nothing came in the time all attempts may take. */
-function resultOf(bus: Bus, id: string, { deadline, attempts }: PublishOptions): Promise<ExecEvent | undefined> {
+/** Listening when it resolves; the result is undefined when nothing came in the time all attempts may take. */
+async function resultOf(
+  bus: Bus,
+  id: string,
+  { deadline, attempts }: PublishOptions,
+): Promise<{ readonly result: Promise<ExecEvent | undefined> }> {
   const { promise, resolve } = Promise.withResolvers<ExecEvent | undefined>();
   const timer = setTimeout(() => resolve(undefined), (deadline + 3_000) * attempts + 5_000);
-  const stop = followExec(bus, (event) => {
+  const stop = await followExec(bus, (event) => {
     if (event.subject === execSubject.result && event.body["assignment_id"] === id) resolve(event);
   });
-  return promise.finally(() => {
+  const result = promise.finally(() => {
     clearTimeout(timer);
     stop();
   });
+  return { result };
 }
 
 async function workersOf(bus: Bus, forMs: number): Promise<Record<string, unknown>[]> {

@@ -74,6 +74,7 @@ export const streams = {
     name: "ROUTING_PROMISES",
     purpose: "assignments promised and not published yet",
     subjects: ["sched.routing_promises.>", "retry.routing_promises.>"],
+    retention: "workqueue",
   },
   // -- end of routing -------------------------------------------------------------------------------------------------
   /** Assignments to execution workers, their acknowledgements and results (BeamLine, execution contract). */

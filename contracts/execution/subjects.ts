@@ -20,6 +20,26 @@ export const execSubject = {
   status: "beamline.router.v1.assignment",
 } as const;
 
+const plainSubject = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
+/** Trees whose messages mean something else: an assignment there would be taken for a result, a bill, a request or a timer. */
+const trees = new Set(["beamline", "aios", "openwop", "log", "sched", "retry", "dlq", "_INBOX"]);
+const taken: ReadonlySet<string> = new Set([
+  execSubject.result,
+  execSubject.heartbeat,
+  execSubject.rustHeartbeat,
+  execSubject.dlq,
+  execSubject.rustDlq,
+]);
+
+/** Why assignments may not go to a subject, as the end of a sentence; undefined when they may. */
+export function assignSubjectFault(subject: string): string | undefined {
+  if (subject.length > 255) return "must have at most 255 characters";
+  if (!plainSubject.test(subject)) return "must be a subject of letters, digits, dashes and underscores between dots";
+  const [tree = ""] = subject.split(".", 1);
+  const reserved = trees.has(tree) || tree.startsWith("_INBOX") || taken.has(subject) || /\.(ack|dlq)$/.test(subject);
+  return reserved ? "is a subject where other messages go" : undefined;
+}
+
 /** Headers of ours on assignments; the contract's are in contracts/headers. */
 export const execHeader = {
   /** 1 for the first publication, counted up when the assignment is published again because no result came. */

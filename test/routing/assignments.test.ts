@@ -15,7 +15,12 @@ beforeAll(async () => {
   world = await startWorld({
     workers: ["routing", "execution", "usage"],
     syncInterval: "10s",
-    env: { BEAMLINE_ROUTER_ASSIGNMENT_TENANTS: "acme" },
+    env: {
+      BEAMLINE_ROUTER_ASSIGNMENT_TENANTS: "acme",
+      BEAMLINE_EXEC_SUBJECTS: "caf.exec.assign.gpu",
+      BEAMLINE_EXEC_LEAVE_UNKNOWN: "true",
+      BEAMLINE_EXEC_GRACE_MS: "100",
+    },
   });
   await world.startWorker("routing");
 }, 90_000);
@@ -106,16 +111,70 @@ describe("push_assignment", () => {
   });
 
   verifies("clear-failure", "one that no stream takes is a dead letter with everything in it", async () => {
-    const one = extended({ assignment_subject: "caf.exec.assign.elsewhere" });
+    const one = extended({ assignment_subject: "caf.exec.elsewhere" });
     expect(await ask(world, one)).toMatchObject({ ok: true });
     const [letter] = await until(async () => {
-      const { entries } = await listDeadLetters(world.bus, { subject: "caf.exec.assign.elsewhere" });
+      const { entries } = await listDeadLetters(world.bus, { subject: "caf.exec.elsewhere" });
       return entries.length > 0 && entries;
     }, "the dead letter");
     expect(letter).toMatchObject({
       reason: "processing_error",
       letter: { tenant_id: "acme", message: { payload: { request_id: one.request_id, job: { type: "echo" } } } },
     });
+  });
+});
+
+describe("a subject of its own", () => {
+  const GPU = "caf.exec.assign.gpu";
+  const onGpu = async (requestId: string): Promise<Json & { assignment_id: string }> => {
+    const found = await until(
+      async () => (await all(world.bus, "EXEC", GPU)).find(({ body }) => body["request_id"] === requestId),
+      "the assignment",
+    );
+    return found.body as Json & { assignment_id: string };
+  };
+
+  test("the assignment goes there, is taken from there, and is metered once", async () => {
+    const one = extended({ assignment_subject: GPU });
+    expect(await ask(world, one)).toMatchObject({ ok: true });
+    const { assignment_id: id } = await onGpu(one.request_id);
+    expect((await resultFor(world.bus, id)).body).toMatchObject({
+      status: "success",
+      payload: { text: "hello there" },
+    });
+    await usageFor(world.bus, id);
+    expect((await all(world.bus, "EXEC", ASSIGN)).filter(({ body }) => body["request_id"] === one.request_id)).toEqual(
+      [],
+    );
+  });
+
+  verifies(
+    "crash-safe",
+    "one that no worker ends is published there again by deadline, and then ends as a timeout",
+    async () => {
+      // A job without an answer: the worker leaves types alone that it does not know.
+      const options = { deadline_ms: 600, retry: { max_attempts: 2, backoff_ms: 10 } };
+      const one = extended({
+        assignment_subject: GPU,
+        task: { type: "nobody.does", payload: { text: "hello" } },
+        options,
+      });
+      expect(await ask(world, one)).toMatchObject({ ok: true });
+      const { assignment_id: id } = await onGpu(one.request_id);
+      expect((await resultFor(world.bus, id, 30_000)).body).toMatchObject({
+        status: "timeout",
+        error_code: "CANCELLED_BY_TIMEOUT",
+      });
+      expect(await about(world.bus, "EXEC", GPU, id)).toHaveLength(2);
+      expect(await about(world.bus, "EXEC", ASSIGN, id)).toEqual([]);
+      expect(await about(world.bus, "USAGE", "beamline.usage.v1.metered", id)).toHaveLength(1);
+    },
+  );
+
+  test("its load is its consumer's lag", async () => {
+    expect(
+      await world.caller.request("beamline.router.v1.status.backpressure", { subject: GPU }, { timeoutMs: 5_000 }),
+    ).toMatchObject({ success: true, data: { subject: GPU, status: "inactive" } });
   });
 });
 

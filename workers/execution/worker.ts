@@ -1,18 +1,18 @@
 /**
- * The execution worker: takes assignments from `caf.exec.assign.v1` and does them (BeamLine, execution contract).
+ * The execution worker: takes assignments from `caf.exec.assign.v1`, and the subjects it is told to, and does them (BeamLine, execution contract).
  *
  * Opened in this order, closed in reverse: the way out, the cancellations, the heartbeat, then intake. Intake stops first and finishes what it has
  * within the drain time; what is left goes back to the stream.
  */
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { consume } from "../../bus/consume.ts";
-import { execSubject } from "../../contracts/execution/subjects.ts";
+import { consume, type ConsumerEvent } from "../../bus/consume.ts";
 import { buckets, objects, streams } from "../../contracts/streams.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { createEgress } from "../../runtime/egress.ts";
 import { systemIds } from "../../runtime/ids.ts";
 import { bool, durationMs, int, list, optional, text } from "../../runtime/setting.ts";
+import { assignSettings, assignSubjects, EXEC_DURABLE, keepAssignSubjects } from "../assignsubjects.ts";
 import { defineWorker, type WorkerModule } from "../module.ts";
 import { CancelBook, followCancellations } from "./cancellations.ts";
 import { startHeartbeat } from "./heartbeat.ts";
@@ -27,14 +27,12 @@ import { executionMeasures } from "./measures.ts";
 import { busReports } from "./reports.ts";
 import { busStarted } from "./started.ts";
 
-/** The durable all execution workers share. */
-export const EXEC_DURABLE = "exec-workers";
-
 /** How long a dead worker's assignment waits for another one, milliseconds. */
 const LEASE_MS = 10_000;
 
 export const executionSettings = {
-  BEAMLINE_EXEC_CONCURRENCY: int(8, "Jobs one execution worker does at a time.", { min: 1, max: 256 }),
+  ...assignSettings,
+  BEAMLINE_EXEC_CONCURRENCY: int(8, "Jobs one execution worker does at a time, of each subject.", { min: 1, max: 256 }),
   BEAMLINE_EXEC_JOB_TIMEOUT_MS: durationMs(60_000, "Longest a job may take, whatever its assignment allows.", {
     min: 100,
     max: 3_600_000,
@@ -77,6 +75,7 @@ export function executionWorkerWith(more: readonly Job[]): WorkerModule<typeof e
     async open(scope, { config, bus, caller, log, metrics }) {
       const workerId = config.BEAMLINE_EXEC_WORKER_ID ?? `${hostname()}-${process.pid}-${systemIds.v4().slice(0, 8)}`;
       const concurrency = config.BEAMLINE_EXEC_CONCURRENCY;
+      const subjects = assignSubjects(config.BEAMLINE_EXEC_SUBJECTS);
       const egress = scope.use("egress", createEgress({ allow: config.BEAMLINE_EXEC_EGRESS_ALLOW ?? [] }), (one) =>
         one.close(),
       );
@@ -106,40 +105,43 @@ export function executionWorkerWith(more: readonly Job[]): WorkerModule<typeof e
       const beat = {
         workerId,
         everyMs: config.BEAMLINE_EXEC_HEARTBEAT_MS,
-        concurrency,
+        concurrency: concurrency * subjects.length,
         inFlight: () => intake.inFlight,
         degraded: () => trouble,
         metadata: { job_types: jobs.types.join(",") },
       };
       scope.use("heartbeat", startHeartbeat(bus, beat), (stop) => stop());
-      await scope.open(
-        "assignments",
-        () =>
-          consume(bus, {
-            stream: streams.exec,
-            durable: EXEC_DURABLE,
-            filterSubjects: [execSubject.assign],
-            handler: intake.handle,
-            concurrency,
-            ackWaitMs: LEASE_MS,
-            maxDeliver: 6,
-            backoffMs: [1_000, 2_000, 4_000],
-            maxWorkMs: config.BEAMLINE_EXEC_JOB_TIMEOUT_MS + 60_000,
-            onEvent: (event) => {
-              if (event.type === "trouble") trouble = true;
-              if (event.type === "recovered") trouble = false;
-              if (event.type === "dead")
-                log.error("an assignment is a dead letter", {
-                  reason: event.reason,
-                  error: event.error,
-                  trace_id: event.context.headers["trace_id"],
-                });
-              if (event.type === "trouble" || event.type === "undecided")
-                log.warn("taking assignments is in trouble", { error: event.error });
-            },
-          }),
-        (intaking, deadline) => intaking.stop(Date.now() + deadline.remainingMs()),
-      );
+      const onEvent = (event: ConsumerEvent): void => {
+        if (event.type === "trouble") trouble = true;
+        if (event.type === "recovered") trouble = false;
+        if (event.type === "dead")
+          log.error("an assignment is a dead letter", {
+            reason: event.reason,
+            error: event.error,
+            trace_id: event.context.headers["trace_id"],
+          });
+        if (event.type === "trouble" || event.type === "undecided")
+          log.warn("taking assignments is in trouble", { error: event.error });
+      };
+      await keepAssignSubjects(bus, subjects, config.BEAMLINE_STREAM_REPLICAS);
+      for (const { subject, durable } of subjects)
+        await scope.open(
+          `assignments of ${subject}`,
+          () =>
+            consume(bus, {
+              stream: streams.exec,
+              durable: durable(EXEC_DURABLE),
+              filterSubjects: [subject],
+              handler: intake.handle,
+              concurrency,
+              ackWaitMs: LEASE_MS,
+              maxDeliver: 6,
+              backoffMs: [1_000, 2_000, 4_000],
+              maxWorkMs: config.BEAMLINE_EXEC_JOB_TIMEOUT_MS + 60_000,
+              onEvent,
+            }),
+          (intaking, deadline) => intaking.stop(Date.now() + deadline.remainingMs()),
+        );
       return [];
     },
   });

@@ -2,9 +2,13 @@
  * Assignments that follow from decisions (BeamLine, ExecAssignment, publication): durable, after the reply, with the assignment's id as message id.
  *
  * A1 Three tries, 100, 200 ms apart and up to a tenth more; every try carries the same message id, so the stream keeps one.
- * A2 One that could not be published is a dead letter; when even that fails it is logged whole. It never just vanishes.
+ * A2 One that could not be published is a dead letter; when even that fails its promise stays and is tried again. It never just vanishes.
  * A3 Whoever stops this worker waits for what is under way.
+ * A4 Promised before the reply (promises.nats.ts), published after it: a worker that dies in between leaves the promise, which another one keeps.
+ * A5 The assignment of a keyed request has an id made of tenant, key and content, so that a request which is repeated after such a death is one
+ *    assignment still. The hour is part of it: a key that is used anew after its time is another request.
  */
+import { hash } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Bus } from "../../bus/connect.ts";
 import { deadLetter } from "../../bus/deadletter.ts";
@@ -16,7 +20,11 @@ import type { Logger } from "../../runtime/log.ts";
 import { executionMetrics } from "../../runtime/beamline.metrics.ts";
 import type { Metrics, Registry } from "../../runtime/metrics.ts";
 import { withSpan } from "../../runtime/trace.ts";
-import type { Assignments, Handover } from "./ports.ts";
+import type { RoutingRequest } from "./forms.ts";
+import type { Assignments, Handover, Promised } from "./ports.ts";
+import { Promises, type Keep } from "./promises.nats.ts";
+import { digestOf } from "./shared.ts";
+import { KEY_TTL_MS } from "./shared.lua.ts";
 
 const TRIES = 3;
 const FIRST_PAUSE_MS = 100;
@@ -38,41 +46,66 @@ export class BusAssignments implements Assignments {
   readonly #bus: Bus;
   readonly #options: AssignmentOptions;
   readonly #metrics: Metrics<typeof executionMetrics>;
-  readonly #underWay = new Set<Promise<void>>();
+  readonly #promises: Promises;
+  readonly #underWay = new Set<Promise<unknown>>();
 
   constructor(bus: Bus, options: AssignmentOptions) {
     this.#bus = bus;
     this.#options = options;
     this.#metrics = options.registry.use(executionMetrics);
+    this.#promises = new Promises(bus, options);
   }
 
-  push({ request, decision, payload, traceparent }: Handover): void {
-    const { enabled, tenants, newId } = this.#options;
+  async promise(handover: Handover): Promise<Promised | undefined> {
+    const { enabled, tenants, newId, now } = this.#options;
+    const { request, decision, payload, traceparent } = handover;
     if (!enabled) return this.#blocked("disabled");
     if (tenants !== undefined && !tenants.has(request.tenant)) return this.#blocked("tenant_not_allowed");
     const assignment = assignmentOf(request, decision, {
-      assignmentId: newId(),
+      assignmentId: request.idempotencyKey === "" ? newId() : keyedId(request, now()),
       traceparent,
       ...(payload !== undefined && { payload }),
     });
+    const kept = await this.#promises.make(assignment);
     const attributes = { tenant_id: request.tenant, provider_id: decision.provider_id };
-    const work = withSpan("beamline.router.publish.assignment", traceparent, attributes, () =>
-      this.#publish(assignment, request.tenant),
-    ).finally(() => this.#underWay.delete(work));
-    this.#underWay.add(work);
+    return {
+      keep: () => {
+        const work = withSpan("beamline.router.publish.assignment", traceparent, attributes, () =>
+          this.#publish(assignment),
+        )
+          .then(kept)
+          .catch((thrown: unknown) => this.#left(assignment, thrown))
+          .finally(() => this.#underWay.delete(work));
+        this.#underWay.add(work);
+      },
+    };
   }
+
+  /** Keeps promises whose worker died: published here unless they were before. Throws what could be neither published nor buried. */
+  readonly keepLeftOver: Keep = async (assignment) => {
+    this.#options.log.warn("an assignment whose router died is published", { assignment_id: assignment.assignmentId });
+    await this.#publish(assignment);
+  };
 
   /** A3. */
   async drain(): Promise<void> {
     await Promise.all(this.#underWay);
   }
 
-  #blocked(reason: string): void {
+  #blocked(reason: string): undefined {
     this.#metrics.router_assignment_blocked_total.with({ reason }).add();
   }
 
-  /** A1, A2. Never rejects. */
-  async #publish({ assignmentId, subject, msgId, headers, body }: OutgoingAssignment, tenant: string): Promise<void> {
+  #left({ assignmentId }: OutgoingAssignment, thrown: unknown): void {
+    this.#options.log.error("an assignment could be neither published nor buried; it is tried again", {
+      assignment_id: assignmentId,
+      error: BeamlineError.from(thrown),
+    });
+  }
+
+  /** A1, A2. Throws what the dead letters refused. */
+  async #publish(assignment: OutgoingAssignment): Promise<void> {
+    const { assignmentId, subject, msgId, headers, body } = assignment;
     const { random, log } = this.#options;
     for (let attempt = 1; ; attempt++) {
       try {
@@ -81,13 +114,8 @@ export class BusAssignments implements Assignments {
       } catch (thrown) {
         const error = BeamlineError.from(thrown);
         if (attempt >= TRIES) {
-          log.error("an assignment could not be published", {
-            assignment_id: assignmentId,
-            tenant_id: tenant,
-            subject,
-            error,
-          });
-          return this.#bury({ assignmentId, subject, msgId, headers, body }, error);
+          log.error("an assignment could not be published", { assignment_id: assignmentId, subject, error });
+          return this.#bury(assignment, error);
         }
         this.#metrics.router_assignment_retry_total.with({ subject }).add();
         await pause(FIRST_PAUSE_MS * 2 ** (attempt - 1) * (1 + 0.1 * random()));
@@ -96,24 +124,23 @@ export class BusAssignments implements Assignments {
   }
 
   /** A2: in the form of every dead letter, so that it can be redriven. */
-  async #bury(
-    { assignmentId, subject, msgId, headers, body }: OutgoingAssignment,
-    error: BeamlineError,
-  ): Promise<void> {
+  async #bury({ subject, msgId, headers, body }: OutgoingAssignment, error: BeamlineError): Promise<void> {
     this.#blocked("unpublished");
     const now = this.#options.now();
     const sequence = Math.floor(this.#options.random() * Number.MAX_SAFE_INTEGER);
     const origin = { subject, sequence, msgId, headers, attempt: TRIES, firstSeenMs: now };
     const rites = { reason: "processing_error", error, origin, stream: streams.exec.name, durable: "routing" } as const;
-    try {
-      const payload = Buffer.from(body, "utf8");
-      await deadLetter(this.#bus, { ...rites, attempts: TRIES, timestamp: now }, payload, { timeoutMs: TRY_MS });
-    } catch (thrown) {
-      this.#options.log.error("an assignment is lost: neither its stream nor the dead letters take it", {
-        assignment_id: assignmentId,
-        assignment: body,
-        error: BeamlineError.from(thrown),
-      });
-    }
+    const payload = Buffer.from(body, "utf8");
+    await deadLetter(this.#bus, { ...rites, attempts: TRIES, timestamp: now }, payload, { timeoutMs: TRY_MS });
   }
+}
+
+/** A5, in the shape of a random UUID. */
+export function keyedId(request: RoutingRequest, now: number): string {
+  const { tenant, idempotencyKey } = request;
+  const content = JSON.stringify([tenant, idempotencyKey, digestOf(request), Math.floor(now / KEY_TTL_MS)]);
+  const bytes = Buffer.from(hash("sha256", content, "hex"), "hex").subarray(0, 16);
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }

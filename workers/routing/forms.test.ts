@@ -290,6 +290,12 @@ describe("what only some forms demand", () => {
     ],
     [
       "extended",
+      { assignment_subject: "beamline.usage.v1.metered" },
+      "Schema validation failed: assignment_subject is a subject where other messages go",
+      { field: "assignment_subject" },
+    ],
+    [
+      "extended",
       { constraints: { max_cost: "little" } },
       "Schema validation failed: constraints.max_cost must be a number",
       { field: "constraints.max_cost" },
@@ -340,7 +346,7 @@ describe("what only some forms demand", () => {
   ])("push_assignment %j is %j", async (given, pushed) => {
     const found: Decision[] = [];
     const one = new TestRouter([policy(singleProvider)], {
-      assignments: { push: ({ decision }) => void found.push(decision) },
+      assignments: { promise: async ({ decision }) => ({ keep: () => void found.push(decision) }) },
     });
     await one.ask(changed(forms.extended, { push_assignment: given }));
     expect(found).toEqual([]); // the reply goes first

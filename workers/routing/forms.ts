@@ -10,6 +10,7 @@
  *
  * Headers go before the payload. Empty text is absence (JSON and protobuf rules). Unknown fields are ignored; known ones of a wrong type refuse.
  */
+import { assignSubjectFault, execSubject } from "../../contracts/execution/subjects.ts";
 import { header, type Headers } from "../../contracts/headers.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
 import { isObject } from "./fields.ts";
@@ -44,9 +45,6 @@ export interface RoutingRequest {
   /** The request as it came. */
   readonly text: string;
 }
-
-/** Where assignments go when the request names no subject (BeamLine, DecideRequest). */
-export const DEFAULT_ASSIGNMENT_SUBJECT = "caf.exec.assign.v1";
 
 const none: JsonObject = Object.freeze({});
 
@@ -115,7 +113,7 @@ function readMessage(
     runId,
     dryRun: flag(body["dry_run"] ?? context["dry_run"], "dry_run"),
     pushAssignment: hybrid && flag(body["push_assignment"], "push_assignment"),
-    assignmentSubject: hybrid ? subject(body["assignment_subject"]) : DEFAULT_ASSIGNMENT_SUBJECT,
+    assignmentSubject: hybrid ? subject(body["assignment_subject"]) : execSubject.assign,
     body,
     text: source,
   };
@@ -287,11 +285,9 @@ function flag(value: unknown, path: string): boolean {
   throw malformed(path, "must be true or false");
 }
 
-const subjectPattern = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
-
 function subject(value: unknown): string {
-  const given = text(value, "assignment_subject", 255) || DEFAULT_ASSIGNMENT_SUBJECT;
-  if (!subjectPattern.test(given))
-    throw malformed("assignment_subject", "must be a subject of letters, digits, dashes and underscores between dots");
+  const given = text(value, "assignment_subject") || execSubject.assign;
+  const fault = assignSubjectFault(given);
+  if (fault !== undefined) throw malformed("assignment_subject", fault);
   return given;
 }

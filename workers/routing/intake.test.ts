@@ -28,7 +28,7 @@ describe("a dry run", () => {
       sticky: { enabled: true, session_key: "user_id" },
     };
     const one = new TestRouter([policy(sticky)], {
-      assignments: { push: ({ decision }) => void found.push(decision) },
+      assignments: { promise: async ({ decision }) => ({ keep: () => void found.push(decision) }) },
     });
     const dry = {
       ...changed(forms.hybrid, { policy_id: undefined }),

@@ -19,7 +19,7 @@ import { speak, type Spoken } from "./decision.ts";
 import { isObject } from "./fields.ts";
 import { idsOf, readRequest, type RoutingRequest } from "./forms.ts";
 import type { Measures } from "./measures.ts";
-import type { Assignments, DeadLetters, Decisions, Load, Pipeline, Policies } from "./ports.ts";
+import type { Assignments, DeadLetters, Decisions, Load, Pipeline, Policies, Promised } from "./ports.ts";
 import { intakeCodes, malformed, missing, refuse, type IntakeCode } from "./refusal.ts";
 import { inEnvelope, reply } from "./replies.ts";
 import { decideShared, needsShared, type Outcome, type SharedPorts } from "./shared.ts";
@@ -62,7 +62,7 @@ export function routerAnswers(ports: IntakePorts): RouterAnswers {
       if (ports.load.refusing) throw overloaded();
       const policy = policyFor(request, ports);
       if (request.dryRun) return reply(identified(request, ports), decide(policy, request, ports, { dry: true }));
-      if (policy.pipeline) return piped(policy, request, context, ports, started).catch(fail);
+      if (policy.pipeline || request.pushAssignment) return piped(policy, request, context, ports, started).catch(fail);
       if (needsShared(policy, request, ports)) {
         const made = decideShared(policy, request, request, ports);
         return made instanceof Promise
@@ -137,7 +137,7 @@ function unqualified(policyId: string): string {
   return policyId.startsWith("policy:") ? policyId.slice("policy:".length) : policyId;
 }
 
-/** A decision with extensions before and after. */
+/** A decision with extensions before and after, or with an assignment that is on the disk before the reply. */
 async function piped(
   policy: Policy,
   request: RoutingRequest,
@@ -145,20 +145,34 @@ async function piped(
   ports: IntakePorts,
   started: number,
 ): Promise<string> {
-  const { pipeline } = ports;
-  if (pipeline === undefined) {
-    throw new BeamlineError("extension_not_found", `policy ${policy.id} has extensions, and none is registered`, {
-      details: { policy_id: policy.id },
-    });
-  }
-  const prepared = await pipeline.before(policy, request, call);
+  const pipeline = policy.pipeline ? pipelineOf(policy, ports) : undefined;
+  const prepared = (await pipeline?.before(policy, request, call)) ?? { context: request.context, executed: [] };
   const facts = { tenant: request.tenant, context: prepared.context };
-  const finishing = async ({ decision }: Spoken): Promise<Spoken> =>
-    speak(await pipeline.after(policy, request, prepared, decision, call));
+  const known = identified(request, ports);
+  let promised: Promised | undefined;
+  const finishing = async (made: Spoken): Promise<Spoken> => {
+    const spoken = pipeline ? speak(await pipeline.after(policy, request, prepared, made.decision, call)) : made;
+    if (known.pushAssignment) {
+      const { payload } = prepared;
+      const handover = { request: known, decision: spoken.decision, payload, traceparent: call.traceparent };
+      promised = await ports.assignments?.promise(handover);
+    }
+    return spoken;
+  };
   const made = needsShared(policy, request, ports)
     ? await decideShared(policy, request, facts, ports, finishing)
     : await finishing(decide(policy, facts, ports));
-  return conclude(policy, request, made, call, ports, started, prepared.payload);
+  const text = conclude(policy, known, made, call, ports, started);
+  // Always after the reply, which leaves with the messages of this tick.
+  if (promised !== undefined) setImmediate(() => promised?.keep());
+  return text;
+}
+
+function pipelineOf({ id }: Policy, { pipeline }: IntakePorts): Pipeline {
+  if (pipeline !== undefined) return pipeline;
+  throw new BeamlineError("extension_not_found", `policy ${id} has extensions, and none is registered`, {
+    details: { policy_id: id },
+  });
 }
 
 function conclude(
@@ -168,14 +182,13 @@ function conclude(
   call: CallContext,
   ports: IntakePorts,
   started: number,
-  payload?: string,
 ): string {
   if ("replayed" in made) {
     ports.measures.replayed();
     return reply(identified(request, ports), made.replayed);
   }
   if (request.idempotencyKey !== "") ports.measures.first();
-  return finish(policy, request, made, call, ports, started, payload);
+  return finish(policy, request, made, call, ports, started);
 }
 
 function finish(
@@ -185,7 +198,6 @@ function finish(
   call: CallContext,
   ports: IntakePorts,
   started: number,
-  payload?: string,
 ): string {
   if (request.messageId !== "") ports.decisions.remember(request.tenant, request.messageId, spoken.sessionless);
   const ms = ports.monotonic() - started;
@@ -195,11 +207,6 @@ function finish(
   if (sampledParent(call.traceparent)) {
     const { provider_id, reason, policy_id } = spoken.decision;
     spans.get(call)?.setAttributes({ tenant_id: request.tenant, policy_id, provider_id, decision_reason: reason });
-  }
-  if (request.pushAssignment) {
-    const handover = { request: known, decision: spoken.decision, payload, traceparent: call.traceparent };
-    // Always after the reply, which leaves with the messages of this tick.
-    setImmediate(() => ports.assignments?.push(handover));
   }
   return reply(known, spoken);
 }

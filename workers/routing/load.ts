@@ -15,9 +15,8 @@ import { overIn, statusOf } from "./backpressure.ts";
 import type { Measures } from "./measures.ts";
 import type { Load, LoadFigures } from "./ports.ts";
 
-/** The consumers of the stream EXEC, by the subject each is about. */
+/** The consumers of the stream EXEC beside those of assignments, by the subject each is about. */
 const consumers: Readonly<Record<string, string>> = {
-  [execSubject.assign]: "exec-workers",
   [execSubject.result]: "router-results",
   [execSubject.ack]: "router-acks",
 };
@@ -29,6 +28,8 @@ const EVERY_MS = 250;
 const LAG_EVERY = 4;
 
 export interface LoadOptions {
+  /** The consumer of each subject assignments go to. */
+  readonly assignments: Readonly<Record<string, string>>;
   readonly subject: string;
   readonly measures: Measures;
   /** Calls that run and wait in this process. */
@@ -75,7 +76,7 @@ export class LoadMeter implements Load {
 
   async measure(subject: string): Promise<LoadFigures | undefined> {
     if (subject === this.#options.subject) return this.#own();
-    const consumer = consumers[subject];
+    const consumer = this.#options.assignments[subject] ?? consumers[subject];
     if (consumer === undefined) return undefined;
     const lag = await this.#lagOf(consumer);
     return lag && { pendingMessages: lag.pending, latencyP95Ms: 0, inflightMessages: lag.unacknowledged };
@@ -95,8 +96,10 @@ export class LoadMeter implements Load {
     this.refusing = active;
     this.#most = Math.max(this.#most, figures.inflightMessages);
     measures.load(subject, figures.inflightMessages, this.#most, active);
-    if (this.#looks++ % LAG_EVERY === 0)
-      this.#lag = (await this.#lagOf(consumers[execSubject.assign] ?? "")) ?? { pending: 0, unacknowledged: 0 };
+    if (this.#looks++ % LAG_EVERY !== 0) return;
+    const lags = await Promise.all(Object.values(this.#options.assignments).map((consumer) => this.#lagOf(consumer)));
+    const sum = (of: keyof Lag): number => lags.reduce((all, lag) => all + (lag?.[of] ?? 0), 0);
+    this.#lag = { pending: sum("pending"), unacknowledged: sum("unacknowledged") };
   }
 
   /** L1. */

@@ -148,9 +148,16 @@ export interface Handover {
   readonly traceparent: string;
 }
 
-/** Hands a decided request on to the execution workers. Called after the reply is on its way; must not throw. */
+/** An assignment that is on the disk and not published yet. */
+export interface Promised {
+  /** Publishes it. Called once, when the reply is on its way; must not throw. */
+  keep(): void;
+}
+
+/** Hands decided requests on to the execution workers. */
 export interface Assignments {
-  push(handover: Handover): void;
+  /** Called before the reply; undefined when this request gets none. Throws `unavailable` when it cannot be stored. */
+  promise(handover: Handover): Promise<Promised | undefined>;
 }
 
 /** A message that intake refused, for the dead-letter subject (BeamLine, DLQ, intake-validation form). */

@@ -3,9 +3,11 @@ import { bool, int, list, optional, secret } from "../../runtime/setting.ts";
 import { workerSettings } from "../../runtime/settings.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { limits } from "./policy.ts";
+import { assignSettings } from "../assignsubjects.ts";
 import type { Window } from "./ports.ts";
 
 export const routingSettings = {
+  ...assignSettings,
   BEAMLINE_ROUTER_ADMIN_API_KEY: workerSettings.BEAMLINE_ROUTER_ADMIN_API_KEY,
   BEAMLINE_ROUTER_SEED_DEFAULT: bool(
     true,

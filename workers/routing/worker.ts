@@ -14,6 +14,7 @@ import { intakeMetrics } from "../../runtime/beamline.metrics.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { systemIds, systemRandom } from "../../runtime/ids.ts";
 import type { Registry } from "../../runtime/metrics.ts";
+import { assignSubjects, EXEC_DURABLE, keepAssignSubjects, type AssignSubject } from "../assignsubjects.ts";
 import { connectRedis } from "../connect.redis.ts";
 import { defineWorker } from "../module.ts";
 import { adminEndpoints } from "./admin.ts";
@@ -37,6 +38,7 @@ import { Measures } from "./measures.ts";
 import { busPipeline } from "./pipeline.ts";
 import { PolicyStore } from "./policystore.ts";
 import type { DeadLetters } from "./ports.ts";
+import { keepPromises } from "./promises.nats.ts";
 import { seedDefaultPolicy } from "./seed.ts";
 import { routingSettings, windowsOf } from "./settings.ts";
 import { MemoryState } from "./shared.memory.ts";
@@ -49,7 +51,7 @@ export const fallbackReplies = ["beamline.router.v1.decide.reply", "beamline.rou
 export const routingWorker = defineWorker({
   name: "routing",
   settings: routingSettings,
-  streams: [streams.deadLetters, streams.routingKeys, streams.exec, streams.alerts],
+  streams: [streams.deadLetters, streams.routingKeys, streams.routingPromises, streams.exec, streams.alerts],
   buckets: [buckets.policies, buckets.extensions, buckets.providerHealth],
 
   async open(scope, { config, bus, caller, log, metrics, calls }) {
@@ -133,6 +135,8 @@ export const routingWorker = defineWorker({
       onCall: ({ extension }, status, ms) => measures.extension(extension.id, extension.type, status, ms),
     });
 
+    const subjects = assignSubjects(config.BEAMLINE_EXEC_SUBJECTS);
+    await keepAssignSubjects(bus, subjects, config.BEAMLINE_STREAM_REPLICAS);
     const assignments = scope.use(
       "assignments",
       new BusAssignments(bus, {
@@ -146,7 +150,16 @@ export const routingWorker = defineWorker({
       }),
       (one) => one.drain(),
     );
-    const load = scope.use("load", new LoadMeter(bus, { subject, measures, calls }), (one) => one.stop());
+    await scope.open(
+      "promises",
+      () => keepPromises(bus, assignments.keepLeftOver, log, now),
+      (one, deadline) => one.stop(Date.now() + deadline.remainingMs()),
+    );
+    const load = scope.use(
+      "load",
+      new LoadMeter(bus, { subject, assignments: consumersOf(subjects), measures, calls }),
+      (one) => one.stop(),
+    );
     load.start();
 
     const check = adminCheck(config.BEAMLINE_ROUTER_ADMIN_API_KEY);
@@ -194,6 +207,11 @@ function seldom(tell: (error: unknown) => void, monotonic: () => number): (error
     last = now;
     tell(error);
   };
+}
+
+/** The consumer of each subject assignments go to. */
+function consumersOf(subjects: readonly AssignSubject[]): Readonly<Record<string, string>> {
+  return Object.fromEntries(subjects.map(({ subject, durable }) => [subject, durable(EXEC_DURABLE)]));
 }
 
 function setOf(names: readonly string[] | undefined): ReadonlySet<string> | undefined {

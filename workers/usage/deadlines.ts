@@ -28,7 +28,7 @@ import type { Seen } from "./seen.redis.ts";
 
 /** Prefix of the subjects timers fire on. */
 const DUE = "retry.exec.deadline";
-export const DEADLINE_SUBJECTS = [execSubject.assign, `${DUE}.*`] as const;
+export const TIMER_SUBJECTS = `${DUE}.*`;
 
 /** How long W4's moment is, milliseconds. */
 const LINGER_MS = 300;

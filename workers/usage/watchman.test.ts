@@ -22,7 +22,8 @@ function watchman() {
   const raised: (Alert & { key: string })[] = [];
   const clock = { now: 1_000_000 };
   const registry = createRegistry();
-  const options = { everyMs: 1_000, dlqGrowth: 2, lag: 5, silenceMs: 15_000, now: () => clock.now };
+  const assignments = [["exec-workers", "caf.exec.assign.v1"]] as const;
+  const options = { everyMs: 1_000, dlqGrowth: 2, lag: 5, silenceMs: 15_000, assignments, now: () => clock.now };
   const one = new Watchman(
     bus,
     { raise: (alert, key) => raised.push({ ...alert, key }) },

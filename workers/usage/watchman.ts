@@ -19,14 +19,15 @@ export interface WatchmanOptions {
   readonly lag: number;
   /** Silence after which a worker counts as lost, milliseconds. */
   readonly silenceMs: number;
+  /** The consumers of assignments, and the subject each takes. */
+  readonly assignments: readonly (readonly [consumer: string, subject: string])[];
   readonly now: () => number;
 }
 
-/** Consumers of the stream EXEC that are looked at, and the subject each is about. */
+/** Consumers of the stream EXEC that are looked at beside those, and the subject each is about. */
 const consumers = [
   ["router-results", execSubject.result],
   ["router-acks", execSubject.ack],
-  ["exec-workers", execSubject.assign],
 ] as const;
 
 interface Worker {
@@ -92,7 +93,9 @@ export class Watchman {
     const moment = Math.floor(this.#options.now() / this.#options.everyMs);
     await Promise.allSettled([
       this.#lookAtLetters(moment),
-      ...consumers.map(([name, subject]) => this.#lookAtConsumer(name, subject, moment)),
+      ...[...consumers, ...this.#options.assignments].map(([name, subject]) =>
+        this.#lookAtConsumer(name, subject, moment),
+      ),
     ]);
     this.#lookAtWorkers();
   }

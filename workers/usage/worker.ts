@@ -11,12 +11,13 @@ import { buckets, streams } from "../../contracts/streams.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { systemIds } from "../../runtime/ids.ts";
 import { bool, durationMs, int, list, optional } from "../../runtime/setting.ts";
+import { assignSettings, assignSubjects, EXEC_DURABLE, keepAssignSubjects } from "../assignsubjects.ts";
 import { connectRedis } from "../connect.redis.ts";
 import { defineWorker } from "../module.ts";
 import { ackHandler } from "./acks.ts";
 import { busAlerts } from "./alerts.ts";
 import { busCancels } from "./cancels.ts";
-import { DEADLINE_SUBJECTS, deadlineHandler } from "./deadlines.ts";
+import { deadlineHandler, TIMER_SUBJECTS } from "./deadlines.ts";
 import { usageEndpoints } from "./endpoints.ts";
 import { HealthBook } from "./health.ts";
 import { Metering } from "./metering.ts";
@@ -29,6 +30,7 @@ import { Totals } from "./totals.ts";
 import { Watchman } from "./watchman.ts";
 
 export const usageSettings = {
+  ...assignSettings,
   BEAMLINE_USAGE_PUBLISH: bool(true, "Whether results are metered on beamline.usage.v1.metered."),
   BEAMLINE_USAGE_CONCURRENCY: int(64, "Results one usage worker handles at a time.", { min: 1, max: 1024 }),
   BEAMLINE_RESULT_TENANTS: list(
@@ -85,11 +87,14 @@ export const usageWorker = defineWorker({
     const health = scope.use("provider health", new HealthBook(bus, { log, alerts }), (book) => book.flush());
     const cancels = busCancels(bus);
     const checkTenant = tenantCheck(config.BEAMLINE_RESULT_TENANTS ?? config.BEAMLINE_ROUTER_TENANTS);
+    const subjects = assignSubjects(config.BEAMLINE_EXEC_SUBJECTS);
+    await keepAssignSubjects(bus, subjects, config.BEAMLINE_STREAM_REPLICAS);
     const watchman = new Watchman(bus, alerts, measures, {
       everyMs: config.BEAMLINE_ALERT_EVERY_MS,
       dlqGrowth: config.BEAMLINE_ALERT_DLQ_GROWTH,
       lag: config.BEAMLINE_ALERT_LAG,
       silenceMs: SILENCE_MS,
+      assignments: subjects.map(({ subject, durable }) => [durable(EXEC_DURABLE), subject] as const),
       now,
     });
     watchman.start();
@@ -133,25 +138,27 @@ export const usageWorker = defineWorker({
       handler: ackHandler({ seen, checkTenant, measures }),
       onEvent: onEvent(execSubject.ack),
     });
-    await start("router-deadlines", {
-      filterSubjects: DEADLINE_SUBJECTS,
-      maxDeliver: 10,
-      concurrency: GUARDED,
-      ackWaitMs: 10_000,
-      handler: deadlineHandler({
-        bus,
-        metering,
-        seen,
-        cancels,
-        alerts,
-        measures,
-        log,
-        graceMs: config.BEAMLINE_EXEC_GRACE_MS,
-        now,
-        pause: (ms: number, signal: AbortSignal) => systemClock.sleep(ms, signal),
-      }),
-      onEvent: onEvent("retry.exec.deadline"),
+    const onDeadline = deadlineHandler({
+      bus,
+      metering,
+      seen,
+      cancels,
+      alerts,
+      measures,
+      log,
+      graceMs: config.BEAMLINE_EXEC_GRACE_MS,
+      now,
+      pause: (ms: number, signal: AbortSignal) => systemClock.sleep(ms, signal),
     });
+    for (const { subject, durable } of subjects)
+      await start(durable("router-deadlines"), {
+        filterSubjects: subject === execSubject.assign ? [subject, TIMER_SUBJECTS] : [subject],
+        maxDeliver: 10,
+        concurrency: GUARDED,
+        ackWaitMs: 10_000,
+        handler: onDeadline,
+        onEvent: onEvent(subject),
+      });
     return usageEndpoints({ totals, cancels, metering, now });
   },
 });
