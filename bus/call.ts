@@ -12,13 +12,10 @@ import { errorOfBody } from "../contracts/errorbody.ts";
 import { header, type Headers } from "../contracts/headers.ts";
 import type { Bus } from "./connect.ts";
 import { fromNats, isNoResponders, textOf } from "./headers.ts";
-import { Inbox, type Waiter } from "./inbox.ts";
+import { Inbox, Waiter } from "./inbox.ts";
 
 /** Broadcast to all workers when a caller gives up: the payload is the reply subject of the abandoned call. */
 export const CANCEL_SUBJECT = "beamline.cancel.v1";
-
-/** How late a deadline may be noticed, milliseconds. One sweep for all calls costs less than a timer for each. */
-const SWEEP_MS = 20;
 
 export interface CallOptions {
   readonly headers?: Headers;
@@ -41,16 +38,10 @@ export interface Reply {
 export class Caller {
   readonly bus: Bus;
   readonly inbox: Inbox;
-  readonly #pending = new Set<PendingCall>();
-  readonly #unwatch: () => void;
-  #sweeper: NodeJS.Timeout | undefined;
 
   constructor(bus: Bus) {
     this.bus = bus;
     this.inbox = new Inbox(bus);
-    this.#unwatch = bus.onDenied((subject) => {
-      for (const pending of this.#pending) if (pending.subject === subject) pending.deny();
-    });
   }
 
   /**
@@ -62,31 +53,13 @@ export class Caller {
       done(new BeamlineError("unavailable", "the bus is not connected"), undefined);
       return nothing;
     }
-    const pending = new PendingCall(this, subject, options, done);
-    this.#pending.add(pending);
-    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS);
+    const pending = new PendingCall(this.inbox, subject, options, done);
     try {
       this.bus.send(subject, data, options.headers, pending.reply);
     } catch (thrown) {
-      pending.finish(BeamlineError.from(thrown), undefined);
+      pending.fail(BeamlineError.from(thrown));
     }
     return () => pending.giveUp();
-  }
-
-  /** A call is over, however it ended. */
-  forget(pending: PendingCall): void {
-    this.inbox.close(pending.reply);
-    this.#pending.delete(pending);
-  }
-
-  #sweep(): void {
-    if (this.#pending.size === 0) {
-      clearInterval(this.#sweeper);
-      this.#sweeper = undefined;
-      return;
-    }
-    const now = performance.now();
-    for (const pending of this.#pending) if (pending.expires <= now) pending.expire();
   }
 
   /** `start` as a promise, cancelled by `options.signal`. */
@@ -113,64 +86,56 @@ export class Caller {
   }
 
   stop(): void {
-    this.#unwatch();
     this.inbox.stop();
-    clearInterval(this.#sweeper);
   }
 }
 
-/** One call under way: an object and two entries, no timer and no promise of its own. */
-class PendingCall implements Waiter {
-  readonly reply: string;
-  readonly expires: number;
-  readonly #caller: Caller;
-  readonly subject: string;
+/** One call under way: an object and its place in the inbox, no timer and no promise of its own. */
+class PendingCall extends Waiter {
+  readonly #inbox: Inbox;
   readonly #options: CallOptions;
   readonly #done: Done;
   #open = true;
 
-  constructor(caller: Caller, subject: string, options: CallOptions, done: Done) {
-    this.#caller = caller;
-    this.subject = subject;
+  constructor(inbox: Inbox, subject: string, options: CallOptions, done: Done) {
+    super(subject, options.timeoutMs);
+    this.#inbox = inbox;
     this.#options = options;
     this.#done = done;
-    this.expires = performance.now() + options.timeoutMs;
-    this.reply = caller.inbox.open(this);
+    inbox.expect(this);
   }
 
-  settle(message: Msg | undefined, error: BeamlineError | undefined): void {
-    if (message === undefined) this.finish(error, undefined);
-    else if (isNoResponders(message)) this.finish(nobody(this.subject, this.#options.worker), undefined);
-    else this.finish(undefined, { text: textOf(message), headers: fromNats(message) });
-  }
-
-  finish(error: BeamlineError | undefined, reply: Reply | undefined): void {
-    if (!this.#open) return;
+  arrived(message: Msg): void {
     this.#open = false;
-    this.#caller.forget(this);
-    this.#done(error, reply);
+    if (isNoResponders(message)) this.#done(nobody(this.subject, this.#options.worker), undefined);
+    else this.#done(undefined, { text: textOf(message), headers: fromNats(message) });
+  }
+
+  lost(error: BeamlineError): void {
+    this.fail(error);
   }
 
   expire(): void {
     const { timeoutMs } = this.#options;
-    this.finish(
-      new BeamlineError("deadline_exceeded", `no answer to ${this.subject} within ${timeoutMs} ms`),
-      undefined,
-    );
+    this.fail(new BeamlineError("deadline_exceeded", `no answer to ${this.subject} within ${timeoutMs} ms`));
   }
 
-  /** The server says that this process may not send there. */
   deny(): void {
-    this.finish(
-      new BeamlineError("permission_denied", `the bus user of this process may not send to ${this.subject}`),
-      undefined,
-    );
+    const text = `the bus user of this process may not send to ${this.subject}`;
+    this.fail(new BeamlineError("permission_denied", text));
   }
 
   giveUp(): void {
     if (!this.#open) return;
-    if (this.#caller.bus.connected) this.#caller.bus.send(CANCEL_SUBJECT, this.reply);
-    this.finish(new BeamlineError("cancelled", "the call was cancelled"), undefined);
+    if (this.#inbox.bus.connected) this.#inbox.bus.send(CANCEL_SUBJECT, this.reply);
+    this.fail(new BeamlineError("cancelled", "the call was cancelled"));
+  }
+
+  fail(error: BeamlineError): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#inbox.forget(this);
+    this.#done(error, undefined);
   }
 }
 

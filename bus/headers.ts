@@ -66,7 +66,9 @@ export function fromNats(message: Msg): Headers {
 /** Whether a message is the server's word that nobody listens. */
 export function isNoResponders(message: Msg): boolean {
   const raw = message as unknown as RawMessage;
-  return raw._msg.hdr > 0 && message.data.length === 0 && fromNats(message)["status"]?.startsWith("503") === true;
+  return (
+    raw._msg.hdr > 0 && raw._rdata.length === raw._msg.hdr && fromNats(message)["status"]?.startsWith("503") === true
+  );
 }
 
 /**
@@ -82,5 +84,7 @@ export function requestTextOf(message: Msg): string {
 /** The payload as text, without an intermediate copy. */
 export function textOf(message: Msg): string {
   const { data } = message;
-  return Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("utf8");
+  // What arrived in one piece is a part of the socket's own buffer: a view of the view would cost more than the text.
+  const bytes = Buffer.isBuffer(data) ? data : Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  return bytes.toString("utf8");
 }

@@ -1,7 +1,7 @@
 /**
  * Durable publish: the message is on the disk of its stream when the promise resolves.
  *
- * P1 All acknowledgements of a process arrive on one inbox; publishing costs a map entry and a timer, not a request of the client library.
+ * P1 All acknowledgements of a process arrive on one inbox; publishing costs a place in it, not a request of the client library.
  * P2 A lost connection fails what is in flight with `unavailable` at once. Its outcome is unknown: publish again with the same message id,
  *    and the stream keeps one (inside its duplicate window).
  * P3 The same message id with the same expectation is a duplicate, not a conflict, although the server looks at the expectation first.

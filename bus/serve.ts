@@ -20,6 +20,7 @@ import { isReplyAddress } from "./replyaddress.ts";
 import { isNoResponders, requestTextOf, textOf } from "./headers.ts";
 import { sendStream } from "./stream.ts";
 import { Inbox } from "./inbox.ts";
+import { Places } from "./places.ts";
 
 export interface ServeOptions {
   /** Worker name: queue group, service name in discovery. */
@@ -50,7 +51,7 @@ export class Server {
   readonly #concurrency: number;
   readonly #queueLimit: number;
   readonly #subscriptions: Subscription[];
-  readonly #running = new Set<IncomingCall>();
+  readonly #running = new Places<IncomingCall>();
   readonly #waiting: Job[] = [];
   readonly #control: Inbox;
   #active = 0;
@@ -128,9 +129,10 @@ export class Server {
     const { endpoint, stats, message } = job;
     const call = new IncomingCall(message, endpoint.timeoutMs);
     const started = performance.now();
+    let place = -1;
     const finish = (error?: BeamlineError): void => {
       call.settle();
-      this.#running.delete(call);
+      this.#running.remove(place, call);
       stats.finished(performance.now() - started, error?.code);
       this.#active--;
       this.#next();
@@ -143,7 +145,7 @@ export class Server {
     };
     try {
       if (call.deadline <= Date.now()) throw expired(endpoint.subject);
-      this.#running.add(call);
+      place = this.#running.add(call);
       const around = this.#options.around ?? plain;
       const done = around(endpoint, call, () =>
         endpoint.kind === "stream"

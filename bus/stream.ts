@@ -35,14 +35,12 @@ export async function sendStream(
   const window = Number(call.headers[header.stream]);
   let room = window > 0 ? window : Infinity;
   let wake: (() => void) | undefined;
-  const controlSubject = control.open({
-    settle(message) {
-      if (message === undefined) return call.end(new BeamlineError("unavailable", "the bus connection was lost"));
-      const headers = fromNats(message);
-      if (headers[header.stream] === "cancel") call.end(new BeamlineError("cancelled", "the caller gave up"));
-      else if (headers[header.stream] === "credit") room += Number(textOf(message)) || 0;
-      wake?.();
-    },
+  const controlSubject = control.open((message) => {
+    if (message === undefined) return call.end(new BeamlineError("unavailable", "the bus connection was lost"));
+    const headers = fromNats(message);
+    if (headers[header.stream] === "cancel") call.end(new BeamlineError("cancelled", "the caller gave up"));
+    else if (headers[header.stream] === "credit") room += Number(textOf(message)) || 0;
+    wake?.();
   });
   const beat = setInterval(() => bus.connected && bus.send(reply, "", mark("beat")), BEAT_MS);
   const { signal } = call;
@@ -119,26 +117,24 @@ export async function* openStream(
     options.timeoutMs,
   );
   const abort = (): void => stop(new BeamlineError("cancelled", "the call was cancelled"));
-  const reply = inbox.open({
-    settle(message, error) {
-      if (message === undefined) return stop(error);
-      silence.refresh();
-      if (isNoResponders(message)) return finish(nobody(subject, options.worker));
-      const headers = fromNats(message);
-      if (isError(headers)) return finish(errorOfReply({ text: textOf(message), headers }));
-      switch (headers[header.stream]) {
-        case "open":
-          control = message.reply;
-          return;
-        case "end":
-          return finish(undefined);
-        case "beat":
-          return;
-        default:
-          arrived.push(textOf(message));
-          wake?.();
-      }
-    },
+  const reply = inbox.open((message, error) => {
+    if (message === undefined) return stop(error);
+    silence.refresh();
+    if (isNoResponders(message)) return finish(nobody(subject, options.worker));
+    const headers = fromNats(message);
+    if (isError(headers)) return finish(errorOfReply({ text: textOf(message), headers }));
+    switch (headers[header.stream]) {
+      case "open":
+        control = message.reply;
+        return;
+      case "end":
+        return finish(undefined);
+      case "beat":
+        return;
+      default:
+        arrived.push(textOf(message));
+        wake?.();
+    }
   });
   options.signal?.addEventListener("abort", abort, { once: true });
   try {
