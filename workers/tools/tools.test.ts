@@ -1,4 +1,4 @@
-import { chmod, lstat, mkdir, readdir, readlink, symlink, writeFile } from "node:fs/promises";
+import { chmod, lstat, mkdir, readFile, readdir, readlink, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { hashFile } from "./files/tree.ts";
@@ -63,6 +63,23 @@ describe("the main path", () => {
       ["fs.write", true, undefined],
     ]);
     expect(await bed.ledger.verify("default")).toEqual({ ok: true, rows: 5 });
+  });
+
+  test("a copy is the same byte for byte and mode for mode, whatever its size, and goes again", async () => {
+    await mkdir(at("from", "empty"), { recursive: true });
+    for (const [name, size] of Object.entries({ none: 0, one: 1, large: 1_500_001 }))
+      await writeFile(at("from", name), Buffer.alloc(size, name), { mode: 0o640 });
+    await symlink("one", at("from", "link"));
+    const copied = await bed.run("fs.copy", { source: at("from"), destination: at("copies", "to") });
+    expect(copied).toMatchObject({ success: true, error: "" });
+    expect(await picture(at("copies", "to"))).toEqual(await picture(at("from")));
+    const single = await bed.run("fs.copy", { source: at("from", "large"), destination: at("from", "one") });
+    expect(single).toMatchObject({ success: true });
+    expect(await hashFile(at("from", "one"))).toBe(await hashFile(at("from", "large")));
+    for (const { execution_id } of [single, copied])
+      expect(await bed.rpc("rollback", { execution_id })).toMatchObject({ success: true });
+    expect(await readFile(at("from", "one"), "utf8")).toBe("o");
+    expect(await exists(at("copies"))).toBe(false);
   });
 
   test("a tree written, deleted, moved, copied, linked and chmodded comes back byte- and mode-exact, by task", async () => {

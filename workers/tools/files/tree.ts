@@ -13,7 +13,6 @@ import {
   symlink,
   type FileHandle,
 } from "node:fs/promises";
-import { pipeline } from "node:stream/promises";
 import { ToolFailure, reasonOf } from "../failure.ts";
 import { openDirectory, TRASH } from "./confine.ts";
 
@@ -119,16 +118,20 @@ export async function copyTree(from: string, to: string, signal?: AbortSignal): 
   } else throw new ToolFailure(`${from}: neither file, directory nor link`);
 }
 
+const COPIED_AT_ONCE = 256 * 1024;
+
 async function copyRegular(from: string, to: string, signal: AbortSignal | undefined): Promise<void> {
   const source = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
     const target = await open(to, NEW_FILE, 0o600);
     try {
-      await pipeline(
-        source.createReadStream({ autoClose: false, highWaterMark: 256 * 1024 }),
-        target.createWriteStream({ autoClose: false }),
-        { ...(signal && { signal }) },
-      );
+      const bytes = Buffer.allocUnsafe(COPIED_AT_ONCE);
+      for (;;) {
+        signal?.throwIfAborted();
+        const { bytesRead } = await source.read(bytes, 0, bytes.length);
+        if (bytesRead === 0) break;
+        await target.writeFile(bytes.subarray(0, bytesRead));
+      }
       await finish(target, await source.stat());
     } finally {
       await target.close();
