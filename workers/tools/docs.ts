@@ -38,6 +38,7 @@ function rawPage(): string {
     "- **Who may**: the *needs* of a tool decide, against the agent's set below and what it was granted (`sec.grant`, also below a path only: `fs_write:/srv/*`).",
     "- **Once**: the metadata `idempotency-key` makes a call that changes something happen once; a call whose outcome nobody knows is reported as `outcome unknown`, never run again in silence.",
     "- **Where**: file tools work inside the configured roots; network tools never reach this machine or its private networks unless the operator says so.",
+    "- **Git**: nothing a repository says is run: hooks never, settings only from a list of harmless ones; a repository that sets anything else is refused and the setting named. What is inside `.git` or `*.git` is for git tools alone; other tools may read it, and copy, move or delete a repository with its working tree.",
     "- **Secrets**: an input may say `secret:table.key`; the value is put in just before the tool runs and cut out of everything that leaves.",
     "- **Your own**: `Register` with a `handler_address`: `host:port` of a gRPC server that answers `ToolRegistry/Execute`, or `nats:beamline.ext.tools.<name>`. MCP servers: `beamline tools mcp NAME URL`, or a file named by `BEAMLINE_TOOLS_MCP`.",
     "- **Approvals**: with `BEAMLINE_TOOLS_CONFIRM` a risky call is refused with the id of an approval; after `beamline tools approve ID` the very same call goes through once.",

@@ -73,7 +73,7 @@ async function check(step: Step, call: Call): Promise<void> {
 async function seenAt(step: Step, call: Call): Promise<string | undefined> {
   const target = step.op === "move" ? step.from : "path" in step ? step.path : undefined;
   if (target === undefined) return undefined;
-  const place = await call.host.files.place(target, { trash: true }).catch(() => undefined);
+  const place = await call.host.files.place(target, { trash: true, git: "inside" }).catch(() => undefined);
   if (place === undefined) return "absent";
   try {
     if (step.op !== "mode" && step.op !== "owner") return await fingerprint(place.at, call.signal);
@@ -89,14 +89,14 @@ async function carryOut(step: Step, call: Call): Promise<void> {
   const { files } = call.host;
   switch (step.op) {
     case "put_back": {
-      await using place = await files.place(step.path, { parents: [] });
+      await using place = await files.place(step.path, { parents: [], git: "inside" });
       return await putBack(place, step.before, call);
     }
     case "remove":
       return removeToTrash(step.path, call);
     case "rmdir": {
       for (const path of step.paths.toReversed()) {
-        await using place = await files.place(path, { onTheWay: true }).catch(() => undefined);
+        await using place = await files.place(path, { onTheWay: true, git: "inside" }).catch(() => undefined);
         if (place === undefined) continue;
         await rmdir(place.at).catch((thrown: unknown) => {
           if (!["ENOTEMPTY", "ENOENT"].includes(systemCode(thrown))) throw thrown;
@@ -105,8 +105,8 @@ async function carryOut(step: Step, call: Call): Promise<void> {
       return;
     }
     case "move": {
-      await using from = await files.place(step.from, { trash: true });
-      await using to = await files.place(step.to, { parents: [] });
+      await using from = await files.place(step.from, { trash: true, git: "inside" });
+      await using to = await files.place(step.to, { parents: [], git: "inside" });
       await rename(from.at, to.at);
       if (step.from.includes(`/${TRASH}/`)) await rmdir(from.sibling(".")).catch(() => undefined);
       return;
@@ -147,7 +147,7 @@ export async function removeToTrash(path: string, call: Call): Promise<void> {
  */
 export async function trashFor(path: string, call: Call): Promise<string> {
   const { files, newId } = call.host;
-  await using place = await files.place(path);
+  await using place = await files.place(path, { git: "inside" });
   if (place.name === ".") throw new ToolFailure(`${path} is a root`);
   let top = join(place.path, "..");
   const device = (await lstat(top)).dev;
@@ -162,7 +162,7 @@ export async function trashFor(path: string, call: Call): Promise<string> {
 /** Moves a path to where `trashFor` said. Throws the system's error when there is nothing. */
 export async function moveToTrash(path: string, to: string, call: Call): Promise<void> {
   const { files } = call.host;
-  await using from = await files.place(path);
+  await using from = await files.place(path, { git: "inside" });
   if ((await lstat(from.at).catch(() => undefined)) === undefined) return;
   await using trash = await files.place(join(to, "..", ".."), { trash: true });
   await mkdir(trash.at, { mode: 0o700 }).catch((thrown: unknown) => {

@@ -1,6 +1,6 @@
 /** What tools that work at a path share: opening it, saying why not, and how to bring it back to what it was. */
 import { stat, statfs } from "node:fs/promises";
-import type { Place } from "../files/confine.ts";
+import type { Place, PlaceOptions } from "../files/confine.ts";
 import { explain } from "../files/tree.ts";
 import type { Call } from "../tool.ts";
 import type { Step } from "../undo.ts";
@@ -22,12 +22,7 @@ export async function diskUsage(
 }
 
 /** Opens a place, its failure headed by the tool. */
-export async function located(
-  name: string,
-  given: string,
-  call: Call,
-  options: Parameters<Call["host"]["files"]["place"]>[1] = {},
-): Promise<Place> {
+export async function located(name: string, given: string, call: Call, options: PlaceOptions = {}): Promise<Place> {
   try {
     return await call.host.files.place(given, options);
   } catch (thrown) {
@@ -39,12 +34,18 @@ export async function located(
  * How to bring a file back to what it is now: what it holds, or that it is not there, along with directories that will be made for it.
  * With `follow`, what a link at the end points to is what is written.
  */
-export async function restoring(name: string, given: string, call: Call, follow = true): Promise<Step[]> {
+export async function restoring(
+  name: string,
+  given: string,
+  call: Call,
+  follow = true,
+  git?: PlaceOptions["git"],
+): Promise<Step[]> {
   const { files, backups, newId } = call.host;
-  const parents = await files.missingParents(given);
+  const parents = await files.missingParents(given, git);
   const made: Step[] = parents.length === 0 ? [] : [{ op: "rmdir", paths: parents }];
   if (parents.length > 0) return [...made, { op: "remove", path: files.plain(given) }];
-  await using place = await located(name, given, call, { follow });
+  await using place = await located(name, given, call, { follow, ...(git !== undefined && { git }) });
   try {
     const before = await backups.take(place, `${call.executionId}/${newId()}`, call.signal);
     return [before === undefined ? { op: "remove", path: place.path } : { op: "put_back", path: place.path, before }];

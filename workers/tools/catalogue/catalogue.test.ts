@@ -1,5 +1,5 @@
 import { createServer, type Server } from "node:http";
-import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { createServer as createTcp } from "node:net";
 import type { AddressInfo } from "node:net";
@@ -262,64 +262,7 @@ describe("the network", () => {
   });
 });
 
-describe("git, code, certificates", () => {
-  test("a repository from init to rollback", async () => {
-    const repo = at("repo");
-    const init = await bed.run("git.init", { path: repo });
-    expect(init.error).toBe("");
-    await writeFile(join(repo, "a.txt"), "a\n");
-    expect((await bed.run("git.status", { repo_path: repo })).output).toMatchObject({
-      clean: false,
-      untracked: ["a.txt"],
-    });
-    const added = await bed.run("git.add", { repo_path: repo, files: ["a.txt"] });
-    expect(added.output).toMatchObject({ files_staged: ["a.txt"] });
-    expect(await bed.rpc("rollback", { execution_id: added.execution_id })).toMatchObject({ success: true });
-    expect((await bed.run("git.status", { repo_path: repo })).output).toMatchObject({
-      staged: [],
-      untracked: ["a.txt"],
-    });
-    await bed.run("git.add", { repo_path: repo, all: true });
-    const commit = await bed.run("git.commit", { repo_path: repo, message: "first", author: "Me <me@example.org>" });
-    expect(commit.output["commit_hash"]).toMatch(/^[0-9a-f]{40}$/);
-    expect((await bed.run("git.log", { repo_path: repo })).output).toMatchObject({
-      entries: [{ message: "first", author: "Me" }],
-    });
-    const branch = await bed.run("git.branch", { repo_path: repo, action: "create", name: "side" });
-    expect(branch.output["branches"]).toContain("side");
-    expect(await bed.rpc("rollback", { execution_id: branch.execution_id })).toMatchObject({ success: true });
-    expect((await bed.run("git.branch", { repo_path: repo })).output["branches"]).not.toContain("side");
-    await writeFile(join(repo, "a.txt"), "b\n");
-    expect((await bed.run("git.diff", { repo_path: repo })).output).toMatchObject({ files_changed: 1 });
-    const clone = await bed.run("git.clone", { url: repo, destination: at("clone") });
-    expect(clone.error).toBe("");
-    expect(await readFile(at("clone", "a.txt"), "utf8")).toBe("a\n");
-    expect(await bed.rpc("rollback", { execution_id: clone.execution_id })).toMatchObject({ success: true });
-    expect(await bed.run("git.clone", { url: "http://127.0.0.1:1/x.git", destination: at("no") })).toMatchObject({
-      success: false,
-    });
-    expect(await bed.run("git.clone", { url: "ext::sh -c id", destination: at("no") })).toMatchObject({
-      success: false,
-    });
-    // Whoever may make links could have git write wherever they lead.
-    await rename(join(repo, ".git", "refs", "heads"), join(repo, ".git", "refs", "aside"));
-    await symlink(at("elsewhere"), join(repo, ".git", "refs", "heads"));
-    expect(await bed.run("git.branch", { repo_path: repo, action: "create", name: "owned" })).toMatchObject({
-      success: false,
-      error: expect.stringContaining("refs/heads of the repository is a symbolic link") as string,
-    });
-    await rm(join(repo, ".git", "refs", "heads"));
-    await rename(join(repo, ".git", "refs", "aside"), join(repo, ".git", "refs", "heads"));
-    await writeFile(
-      join(repo, ".git", "config"),
-      `${await readFile(join(repo, ".git", "config"), "utf8")}[filter "x"]\n\tclean = touch ${at("owned")}\n`,
-    );
-    expect(await bed.run("git.status", { repo_path: repo })).toMatchObject({
-      success: false,
-      error: expect.stringContaining("filter.x.clean") as string,
-    });
-  });
-
+describe("code, certificates, plugins", () => {
   test("code and certificates, and back", async () => {
     const made = await bed.run("code.scaffold", { name: "demo", path: at("demo"), project_type: "python" });
     expect(made.output["files_created"]).toContain(at("demo", "pyproject.toml"));

@@ -29,7 +29,7 @@ export const fs: Namespace<"fs"> = {
     output: object({ content: str("The text."), size: int("Bytes.") }),
     paths: ["path"],
     async run({ path }, call) {
-      await using place = await located("fs.read", path, call, { follow: true });
+      await using place = await located("fs.read", path, call, { follow: true, git: "inside" });
       const handle = await open(place.at, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
         (thrown: unknown) => {
           throw explain("fs.read", `failed to read ${path}`, thrown);
@@ -76,7 +76,7 @@ export const fs: Namespace<"fs"> = {
     changes: true,
     paths: ["path"],
     async prepare({ path, recursive }, call) {
-      await using place = await located("fs.delete", path, call);
+      await using place = await located("fs.delete", path, call, { git: "whole" });
       const stats = await lstat(place.at).catch(failing("fs.delete", `failed to delete ${path}`));
       if (place.name === ".") throw new ToolFailure(`fs.delete: ${path} is a root`);
       if (stats.isDirectory() && !recursive && (await readdir(place.at)).length > 0) {
@@ -102,7 +102,7 @@ export const fs: Namespace<"fs"> = {
     }),
     paths: ["path"],
     async run({ path }, call) {
-      await using place = await located("fs.list", path, call, { follow: true });
+      await using place = await located("fs.list", path, call, { follow: true, git: "inside" });
       const handle = await openDirectory(place.at).catch(failing("fs.list", `failed to list ${path}`));
       try {
         const here = `/proc/self/fd/${handle.fd}`;
@@ -138,7 +138,7 @@ export const fs: Namespace<"fs"> = {
     }),
     paths: ["path"],
     async run({ path }, call) {
-      await using place = await located("fs.stat", path, call);
+      await using place = await located("fs.stat", path, call, { git: "inside" });
       const stats = await place.stat().catch(failing("fs.stat", `failed to stat ${path}`));
       return {
         size: stats.size,
@@ -214,7 +214,7 @@ export const fs: Namespace<"fs"> = {
     changes: true,
     paths: ["source", "destination"],
     async prepare({ source, destination }, call) {
-      await using from = await located("fs.copy", source, call, { follow: true });
+      await using from = await located("fs.copy", source, call, { follow: true, git: "inside" });
       const stats = await lstat(from.at).catch(failing("fs.copy", `failed to copy ${source}`));
       const to = call.host.files.plain(destination);
       if (stats.isDirectory() && `${to}/`.startsWith(`${from.path}/`))
@@ -225,7 +225,7 @@ export const fs: Namespace<"fs"> = {
       return await restoring("fs.copy", destination, call, false);
     },
     async run({ source, destination }, call) {
-      await using from = await located("fs.copy", source, call, { follow: true });
+      await using from = await located("fs.copy", source, call, { follow: true, git: "inside" });
       await using to = await located("fs.copy", destination, call, { parents: [] });
       const stats = await lstat(from.at).catch(failing("fs.copy", `failed to copy ${source}`));
       const replaces = stats.isFile() && (await lstat(to.at).catch(() => undefined)) !== undefined;
@@ -315,7 +315,7 @@ export const fs: Namespace<"fs"> = {
     output: object({ matches: list(str("Full path.")) }),
     paths: ["directory"],
     async run({ directory, pattern, max_depth }, call) {
-      await using place = await located("fs.search", directory, call, { follow: true });
+      await using place = await located("fs.search", directory, call, { follow: true, git: "inside" });
       const stats = await lstat(place.at).catch(failing("fs.search", `failed to search ${directory}`));
       if (!stats.isDirectory()) {
         throw new ToolFailure(`fs.search: ${directory} is not a directory`);

@@ -20,6 +20,8 @@ const ref = (description: string, more: Json = {}) =>
   str(description, { minLength: 1, maxLength: 255, pattern: "^[A-Za-z0-9_@^~][A-Za-z0-9_./@^~{}+-]*$", ...more });
 const remote = ref("", { default: "origin" });
 const paths = ["repo_path"];
+/** What git puts into a repository without working tree. */
+const BARE = ["HEAD", "config", "description", "branches", "hooks", "info", "objects", "refs"];
 const FIELD = "\u001f";
 
 export const git: Namespace<"git"> = {
@@ -30,19 +32,22 @@ export const git: Namespace<"git"> = {
     changes: true,
     paths: ["path"],
     async prepare({ path, bare }, call) {
-      const plain = call.host.files.plain(path);
-      const there = await look(call.host.files, path);
-      if (there === undefined)
+      const { files } = call.host;
+      const plain = files.plain(path);
+      if ((await look(files, path)) === undefined)
         return [
-          { op: "rmdir", paths: await call.host.files.missingParents(path) },
+          { op: "rmdir", paths: await files.missingParents(path, "whole") },
           { op: "remove", path: plain },
         ];
-      const inner = bare ? plain : join(plain, ".git");
-      if (bare || (await look(call.host.files, inner)) !== undefined) return [];
-      return [{ op: "remove", path: inner }];
+      const own = bare ? BARE : [".git"];
+      const inside = await Promise.all(own.map(async (name) => ({ name, is: await look(files, join(plain, name)) })));
+      const [{ is: inner } = {}] = inside;
+      if (!bare && inner !== undefined && !inner.isDirectory())
+        throw new ToolFailure(`git.init: ${join(plain, ".git")} is not a directory`);
+      return inside.flatMap(({ name, is }) => (is === undefined ? [{ op: "remove", path: join(plain, name) }] : []));
     },
     async run({ path, bare }, call) {
-      await using place = await located("git.init", path, call, { parents: [] });
+      await using place = await located("git.init", path, call, { parents: [], git: "whole" });
       await mkdir(place.at).catch((thrown: unknown) => {
         if (systemCode(thrown) !== "EEXIST") throw explain("git.init", `failed to create ${path}`, thrown);
       });
@@ -66,11 +71,11 @@ export const git: Namespace<"git"> = {
     async prepare({ destination }, call) {
       if ((await look(call.host.files, destination)) !== undefined)
         throw new ToolFailure(`git.clone: ${destination} already exists`);
-      return restoring("git.clone", destination, call);
+      return restoring("git.clone", destination, call, true, "whole");
     },
     async run({ url, destination, branch, depth }, call) {
       const source = await sourceOf(url, call);
-      await using place = await located("git.clone", destination, call, { parents: [] });
+      await using place = await located("git.clone", destination, call, { parents: [], git: "whole" });
       const options = [
         ...(branch === undefined ? [] : [`--branch=${branch}`]),
         ...(depth > 0 ? [`--depth=${depth}`] : []),
@@ -103,7 +108,7 @@ export const git: Namespace<"git"> = {
     paths,
     async prepare({ repo_path }, call) {
       await using repo = await repoAt(repo_path, call);
-      return await restoring("git.add", join(repo.path, ".git", "index"), call, false);
+      return await restoring("git.add", join(repo.path, ".git", "index"), call, false, "inside");
     },
     async run({ repo_path, files = [], all }, call) {
       await using repo = await repoAt(repo_path, call);

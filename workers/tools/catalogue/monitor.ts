@@ -190,7 +190,7 @@ export const monitor: Namespace<"monitor"> = {
     }),
     paths: ["path"],
     async run({ path, recursive, since_timestamp }, call) {
-      await using place = await located("monitor.fs_watch", path, call, { follow: true });
+      await using place = await located("monitor.fs_watch", path, call, { follow: true, git: "inside" });
       const found: { path: string; at: number; size: number }[] = [];
       await walk(
         place.at,

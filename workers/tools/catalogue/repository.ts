@@ -1,10 +1,11 @@
 /**
  * Repositories, opened for git: by handle, since a name may lead elsewhere by the time git looks, and only when nothing in them makes git
- * start programs or write beyond them. Git itself works by names again below the directory it starts in; what is swapped inside a repository
- * while it runs is git's to notice.
+ * start programs or write beyond them. File tools leave git's own files alone (files/confine.ts, C6), so what was found there stays true while
+ * git works. In the working tree git goes by names: a directory swapped for a link while it checks out or stages is git's to notice.
  */
 import { lstat, stat, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
 import { ToolFailure } from "../failure.ts";
 import { openDirectory, type Place } from "../files/confine.ts";
 import { walk } from "../files/tree.ts";
@@ -12,8 +13,8 @@ import type { Call } from "../tool.ts";
 import { failing, located } from "./atpath.ts";
 
 /**
- * Nothing a repository says may start a program: no hooks, no pager, no helpers. Settings that cannot be switched off from here make a
- * repository unusable for tools (see `refuseTraps`).
+ * Nothing a repository says may start a program or send git anywhere: no hooks, no pager, no helpers, no way to talk but the one a tool asks
+ * for. These win over what a repository says, but only in the process they are given to.
  */
 const SAFE = [
   "core.hooksPath=/dev/null",
@@ -23,21 +24,29 @@ const SAFE = [
   "credential.helper=",
   "commit.gpgSign=false",
   "protocol.allow=never",
-  "protocol.https.allow=always",
-  "protocol.http.allow=always",
   "http.followRedirects=false",
   "safe.directory=*",
   "gc.auto=0",
   "maintenance.auto=false",
+  "fetch.recurseSubmodules=no",
+  "push.recurseSubmodules=no",
 ].flatMap((setting) => ["-c", setting]);
 
-const TRAPS =
-  /^(filter\..*|diff\..*\.(command|textconv)|merge\..*\.driver|core\.(sshcommand|gitproxy|editor|worktree|alternaterefscommand)|gpg\..*|remote\..*\.(vcs|proxy|uploadpack|receivepack)|url\..*|include(if)?\..*|http\..*|credential\..*|protocol\..*|uploadpack\..*|receive\..*|submodule\..*)$/i;
+/** The same for the process git starts in a repository it clones from or pushes to, which forgets the others: lowest in rank there. */
+const SAFE_FILE = fileURLToPath(new URL("git.safe.conf", import.meta.url));
+
+/** All that a repository may set for itself. Whatever else there is can make git start a program, write or connect elsewhere. */
+const HARMLESS =
+  /^(core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode|symlinks|autocrlf|eol|safecrlf|abbrev|quotepath|compression|whitespace|sharedrepository)|remote\..*\.(url|pushurl|fetch|tagopt)|branch\..*\.(remote|merge|rebase|description)|user\.(name|email)|init\.defaultbranch|extensions\.objectformat|pull\.(rebase|ff)|push\.(default|autosetupremote)|color\..*|advice\..*|diff\.(algorithm|renames|mnemonicprefix|noprefix))$/i;
+/** Overruled by `SAFE`, and common; not where `SAFE` does not reach. */
+const OVERRULED = /^core\.(hookspath|fsmonitor)$|^gc\.auto$|^commit\.gpgsign$/i;
 
 /** A directory held open: git works in it, whatever its name leads to by then. */
 class Opened implements AsyncDisposable {
   /** Where it really is. */
   readonly path: string;
+  /** Git's own directory, from there; undefined before there is one. */
+  gitDir: ".git" | "." | undefined;
   readonly #handle: FileHandle;
 
   constructor(path: string, handle: FileHandle) {
@@ -62,16 +71,20 @@ export async function opened(place: Place, given: string, call: Call): Promise<O
 }
 
 /** Runs git. Throws `ToolFailure` with what it complained about. */
-export async function run({ cwd, path }: Opened, args: readonly string[], call: Call): Promise<string> {
+export async function run(repo: Opened, args: readonly string[], call: Call): Promise<string> {
   return call.host.programs.must("git", [...SAFE, ...args], {
-    cwd,
+    cwd: repo.cwd,
     signal: call.signal,
     maxBytes: 4 * 1024 * 1024,
     env: {
       GIT_CONFIG_NOSYSTEM: "1",
-      GIT_CONFIG_GLOBAL: "/dev/null",
+      GIT_CONFIG_GLOBAL: SAFE_FILE,
       GIT_TERMINAL_PROMPT: "0",
-      GIT_CEILING_DIRECTORIES: dirname(path),
+      GIT_NO_LAZY_FETCH: "1",
+      GIT_ATTR_NOSYSTEM: "1",
+      GIT_CEILING_DIRECTORIES: dirname(repo.path),
+      // Named, so that git looks for no other: files of the working tree can look like a repository, too.
+      ...(repo.gitDir !== undefined && { GIT_DIR: repo.gitDir }),
       GIT_AUTHOR_NAME: call.agent,
       GIT_AUTHOR_EMAIL: `${call.agent}@beamline.invalid`,
       GIT_COMMITTER_NAME: call.agent,
@@ -80,16 +93,24 @@ export async function run({ cwd, path }: Opened, args: readonly string[], call: 
   });
 }
 
-/** A repository inside the roots that asks for nothing dangerous. Dispose it. */
-export async function repoAt(given: string, call: Call): Promise<Opened> {
-  await using place = await located(call.tool, given, call, { follow: true });
+/**
+ * A repository inside the roots that asks for nothing dangerous. Dispose it.
+ * @param remote whether another git works in it on behalf of this one
+ */
+export async function repoAt(given: string, call: Call, remote = false): Promise<Opened> {
+  await using place = await located(call.tool, given, call, { follow: true, git: "inside" });
   const repo = await opened(place, given, call);
   try {
     const inner = await lstat(`${repo.cwd}/.git`).catch(() => undefined);
     const bare = inner === undefined && (await stat(`${repo.cwd}/HEAD`).catch(() => undefined)) !== undefined;
     if (inner?.isDirectory() !== true && !bare) throw new ToolFailure(`${call.tool}: ${given} is not a git repository`);
-    await refuseLinks(bare ? `${repo.cwd}/.` : `${repo.cwd}/.git`, call);
-    await refuseTraps(repo, call);
+    if (bare && !/\.git$/i.test(repo.path))
+      throw new ToolFailure(
+        `${call.tool}: the name of a repository without working tree must end in .git, or any tool could change its own files; ${given} does not`,
+      );
+    repo.gitDir = bare ? "." : ".git";
+    await refuseLinks(`${repo.cwd}/${repo.gitDir}`, call);
+    await refuseTraps(repo, call, remote);
     return repo;
   } catch (thrown) {
     await repo[Symbol.asyncDispose]();
@@ -109,21 +130,20 @@ async function refuseLinks(at: string, call: Call): Promise<void> {
   );
 }
 
-/** Whoever may write files may write `.git/config`; what it could make git run is refused rather than run. */
-async function refuseTraps(repo: Opened, call: Call): Promise<void> {
-  const names = (await run(repo, ["config", "--local", "--no-includes", "--name-only", "--list", "-z"], call)).split(
-    "\0",
-  );
-  const trap = names.find((name) => TRAPS.test(name));
+/** What a repository could make git do is refused rather than done. */
+async function refuseTraps(repo: Opened, call: Call, remote: boolean): Promise<void> {
+  const listed = await run(repo, ["config", "--local", "--no-includes", "--name-only", "--list", "-z"], call);
+  const trap = listed
+    .split("\0")
+    .filter(Boolean)
+    .find((name) => !HARMLESS.test(name) && (remote || !OVERRULED.test(name)));
   if (trap !== undefined) throw new ToolFailure(`${call.tool}: the repository sets ${trap}, which tools do not allow`);
 }
 
-export async function current({ cwd }: Opened, call: Call): Promise<string> {
-  const { stdout } = await call.host.programs.run("git", [...SAFE, "symbolic-ref", "--short", "--quiet", "HEAD"], {
-    cwd,
-    signal: call.signal,
-  });
-  return stdout.trim() === "" ? "HEAD" : stdout.trim();
+/** The branch a repository is on; `HEAD` when it is on none. */
+export async function current(repo: Opened, call: Call): Promise<string> {
+  const name = await run(repo, ["symbolic-ref", "--short", "--quiet", "HEAD"], call).catch(() => "");
+  return name.trim() === "" ? "HEAD" : name.trim();
 }
 
 export async function remoteOf(repo: Opened, name: string, call: Call): Promise<{ url: string; settings: string[] }> {
@@ -140,6 +160,8 @@ export async function sourceOf(text: string, call: Call): Promise<{ url: string;
       url: text,
       settings: [
         "-c",
+        `protocol.${web.protocol.slice(0, -1)}.allow=always`,
+        "-c",
         `http.curloptResolve=${host}:${port}:${address.includes(":") ? `[${address}]` : address}`,
         "-c",
         "http.proxy=",
@@ -150,6 +172,6 @@ export async function sourceOf(text: string, call: Call): Promise<{ url: string;
     throw new ToolFailure(
       `${call.tool}: only http, https and directories inside the roots can be reached, not ${text}`,
     );
-  await using place = await located(call.tool, text, call, { follow: true });
-  return { url: place.path, settings: ["-c", "protocol.file.allow=always"] };
+  await using repo = await repoAt(text, call, true);
+  return { url: repo.path, settings: ["-c", "protocol.file.allow=always"] };
 }

@@ -10,6 +10,8 @@
  * C5 An agent whose grants hold for some paths only gets a fenced view: what was really opened decides there too, before anything is done to
  *    it. A link that a tool does not follow is itself what the fence is about, not what it points to.
  * C3 What lies outside the roots is refused before it is looked at, so that nobody learns what is there.
+ * C6 A repository's own files are git's: settings, hooks and links there make git run programs or write elsewhere. Whoever asks for a place
+ *    says what it may be of them, and by default it is nothing inside a directory named `.git` or `*.git`, by whatever name it was reached.
  */
 import { close, closeSync, constants, lstatSync, open, openSync, readlinkSync, type Stats } from "node:fs";
 import { lstat, mkdir, open as openHandle, readlink, realpath, statfs, type FileHandle } from "node:fs/promises";
@@ -87,6 +89,8 @@ export interface PlaceOptions {
   readonly onTheWay?: boolean;
   /** For undoing alone: the trash is a place too. */
   readonly trash?: boolean;
+  /** C6. What it may be of a git repository's own files: nothing (default), their directory as a whole, or anything. */
+  readonly git?: "whole" | "inside";
 }
 
 /** C5. Whether a real path may be touched. */
@@ -134,7 +138,8 @@ export class Confined {
   async place(path: string, options: PlaceOptions = {}): Promise<Place> {
     const trash = options.trash === true;
     const absolute = this.plain(path, trash);
-    const place = await this.#open(absolute, options.parents, trash);
+    if (!trash && this.#isGits(absolute, options.git)) throw gits(path); // before anything is made on the way
+    const place = await this.#open(absolute, options.parents, trash, options.git);
     try {
       const info = options.follow === true ? await place.stat().catch(() => undefined) : undefined;
       if (info?.isSymbolicLink() !== true) {
@@ -145,7 +150,7 @@ export class Confined {
         throw new ToolFailure(`${path}: ${reasonOf(thrown)}`);
       });
       await place[Symbol.asyncDispose]();
-      const followed = await this.#open(this.plain(target), undefined, false);
+      const followed = await this.#open(this.plain(target), undefined, false, options.git);
       try {
         this.#mind(followed, path);
         return followed;
@@ -192,10 +197,23 @@ export class Confined {
     throw new Outside(`path ${asked} is outside what was granted`);
   }
 
-  async #open(absolute: string, parents: string[] | undefined, trash: boolean): Promise<Place> {
+  /** C6. Whether a path, as text, is among a repository's own files and not what may be had of them. */
+  #isGits(path: string, may: PlaceOptions["git"]): boolean {
+    if (may === "inside") return false;
+    const root = [...this.roots, ...this.#given].find((each) => within(each, path)) ?? "/";
+    const names = relative(root, path).split("/");
+    return (may === "whole" ? names.slice(0, -1) : names).some((name) => /\.git$/i.test(name));
+  }
+
+  async #open(
+    absolute: string,
+    parents: string[] | undefined,
+    trash: boolean,
+    git: PlaceOptions["git"],
+  ): Promise<Place> {
     const isRoot = this.roots.includes(absolute) || this.#given.includes(absolute);
     const directory = isRoot ? absolute : dirname(absolute);
-    if (parents !== undefined && !isRoot) await this.#makeParents(directory, parents);
+    if (parents !== undefined && !isRoot) await this.#makeParents(directory, parents, git);
     const fd = await this.#openDirectory(directory);
     try {
       // C1: where the handle is, not where the name was.
@@ -205,6 +223,7 @@ export class Confined {
       // The trash is reached by its own name alone: nothing else may lead there.
       const real = isRoot ? where : join(where, basename(absolute));
       if (root === undefined || (inTrash(real) && !(trash && real === absolute))) throw outside(absolute);
+      if (!trash && this.#isGits(real, git)) throw gits(absolute);
       return new Place(root, fd, where, isRoot ? "." : basename(absolute), this.#local);
     } catch (thrown) {
       await closeFd(fd, this.#local);
@@ -224,10 +243,12 @@ export class Confined {
     }
   }
 
-  /** The directories that `parents` would make, outermost first. */
-  async missingParents(path: string): Promise<string[]> {
+  /** The directories that `parents` would make, outermost first. Throws `ToolFailure` where `place` would whatever there is (C3, C6). */
+  async missingParents(path: string, git?: PlaceOptions["git"]): Promise<string[]> {
     const missing: string[] = [];
-    let above = dirname(this.plain(path));
+    const absolute = this.plain(path);
+    if (this.#isGits(absolute, git)) throw gits(path);
+    let above = dirname(absolute);
     while (above !== "/" && (await lstat(above).catch(() => undefined)) === undefined) {
       missing.unshift(above);
       above = dirname(above);
@@ -236,7 +257,7 @@ export class Confined {
   }
 
   /** Makes what is missing, one level at a time, each below an open handle. */
-  async #makeParents(directory: string, made: string[]): Promise<void> {
+  async #makeParents(directory: string, made: string[], git: PlaceOptions["git"]): Promise<void> {
     const missing: string[] = [];
     let existing = directory;
     while (!this.roots.includes(existing) && !this.#given.includes(existing)) {
@@ -249,7 +270,7 @@ export class Confined {
       existing = dirname(existing);
     }
     for (const level of missing) {
-      await using place = await this.#open(level, undefined, false);
+      await using place = await this.#open(level, undefined, false, git);
       this.#mind(place, level, true);
       await mkdir(place.at).then(
         () => made.push(place.path),
@@ -271,6 +292,10 @@ function inTrash(path: string): boolean {
   return path.split("/").includes(TRASH);
 }
 
+function gits(path: string): ToolFailure {
+  return new ToolFailure(`path ${path} is inside a git repository's own files, which only git tools change`);
+}
+
 /** A path that leads out of the roots, or out of what was granted. */
 export class Outside extends ToolFailure {}
 
@@ -281,7 +306,7 @@ function outside(path: string): Outside {
 /** What is at a path; undefined when nothing is, or not even a directory for it. Throws `Outside`. */
 export async function look(files: Confined, path: string): Promise<Stats | undefined> {
   try {
-    await using place = await files.place(path);
+    await using place = await files.place(path, { git: "inside" });
     return await place.stat().catch(() => undefined);
   } catch (thrown) {
     if (thrown instanceof Outside) throw thrown;
