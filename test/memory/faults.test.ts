@@ -220,7 +220,11 @@ describe("the index and the embedding endpoint", () => {
     },
   );
 
-  verifies("clear-failure", "memory: a second worker on the embedded index does not start", async () => {
-    await expect(world.worker()).rejects.toThrow(/in use by another memory worker/);
-  });
+  verifies(
+    "clear-failure",
+    "memory: a second worker on one embedded index does not start, and says which settings help",
+    async () => {
+      await expect(world.worker()).rejects.toThrow(/in use by another memory worker.*BEAMLINE_DATA_DIR.*QDRANT_URL/);
+    },
+  );
 });

@@ -3,12 +3,14 @@
  *
  * A1 A write is accepted when the log has it. It is indexed at once when that works, and by the tail of the log otherwise.
  * A2 A search answers from a complete index or not at all: while the tail is behind it waits, and says how far it is when it cannot.
+ *    Where each worker has an index of its own, it waits for what the others wrote (current.ts).
  * A3 Texts are embedded once: the tail leaves alone what is being indexed by a call, and what is in the index already.
  */
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
+import { Current } from "./current.ts";
 import { docOf, searchable, collections as collectionOf } from "./document.ts";
 import type { Candidate, Doc, Embedder, Index } from "./ports.ts";
 import type { Logged } from "./record.ts";
@@ -52,6 +54,8 @@ const EMBED_BATCH = 32;
 const KNOWN_QUERIES = 512;
 
 export class Archive {
+  /** What the index has of the log. */
+  readonly current: Current;
   readonly #open: () => Promise<Shelf>;
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -68,6 +72,7 @@ export class Archive {
   constructor(open: () => Promise<Shelf>, clock: Clock, logger: Logger, options: ArchiveOptions) {
     this.#open = open;
     this.#clock = clock;
+    this.current = new Current(clock);
     this.#logger = logger;
     this.#options = options;
   }
@@ -92,6 +97,7 @@ export class Archive {
     void settled.finally(() => this.#underway.delete(record.seq));
     try {
       await work;
+      this.current.put(record.seq);
       return true;
     } catch (error) {
       this.#logger.warn("a memory is stored and will be indexed later", { kind: record.kind, seq: record.seq, error });
@@ -234,7 +240,7 @@ export class Archive {
 
   /** A2. */
   async #caughtUp(deadline: number, signal?: AbortSignal): Promise<void> {
-    if (this.#isComplete && this.#shelf !== undefined) return;
+    if (this.#isComplete && this.#shelf !== undefined && (await this.#shelf).index.shared) return;
     const patience = new AbortController();
     const wait = this.#clock.sleep(Math.max(0, deadline - this.#clock.now() - 500), patience.signal);
     void wait.then(
@@ -243,12 +249,14 @@ export class Archive {
     );
     const ends = signal === undefined ? patience.signal : AbortSignal.any([patience.signal, signal]);
     try {
-      await before(ends, this.shelf()); // what cannot be reached is said at once
+      const { index } = await before(ends, this.shelf()); // what cannot be reached is said at once
       await before(ends, this.#complete.promise);
+      if (!index.shared) await before(ends, this.current.reached(ends));
     } catch (thrown) {
       if (!patience.signal.aborted) throw thrown;
       const { done, total } = this.#progress ?? { done: 0, total: 0 };
-      throw new BeamlineError("unavailable", `the search index is catching up with the log (${done} of ${total})`, {
+      const far = this.#progress === undefined ? "the newest records are not in yet" : `${done} of ${total}`;
+      throw new BeamlineError("unavailable", `the search index is catching up with the log (${far})`, {
         retryAfterSeconds: 5,
         details: { done, total },
       });

@@ -47,7 +47,7 @@ function open(): DatabaseSync {
     if (thrown instanceof Error && /locked|busy/i.test(thrown.message)) {
       throw new BeamlineError(
         "failed_precondition",
-        `the embedded index ${file} is in use by another memory worker; give them all a QDRANT_URL to run several`,
+        `the embedded index ${file} is in use by another memory worker: give each its own BEAMLINE_DATA_DIR, or all of them one QDRANT_URL`,
       );
     }
     throw thrown;

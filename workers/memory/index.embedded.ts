@@ -1,7 +1,7 @@
 /**
  * The embedded index: one SQLite file with sqlite-vec and FTS5, in a thread of its own. Exact: every vector of the tenant is looked at.
  *
- * For one memory worker only, which it enforces: the file is locked as long as it is open, and the lock goes with the process.
+ * Each memory worker has its own, in its own data directory, which it enforces: the file is locked as long as it is open, and the lock goes with the process.
  */
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
@@ -26,6 +26,7 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<Index> {
     throw thrown;
   }
   return {
+    shared: false,
     async put(docs, signal) {
       await thread.call("put", docs, signal);
     },

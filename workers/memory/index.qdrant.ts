@@ -57,6 +57,7 @@ export async function openQdrant(options: QdrantOptions): Promise<Index> {
 }
 
 class QdrantIndex implements Index {
+  readonly shared = true;
   readonly #client: QdrantClient;
   readonly #name: string;
   readonly #dimensions: number;

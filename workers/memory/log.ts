@@ -48,6 +48,26 @@ export interface Entry {
   readonly pending: number;
 }
 
+/** How far a reader is, as the server knows it. */
+export interface Ahead {
+  /** Messages it has not been sent yet. */
+  readonly pending: number;
+  readonly sent: Sent;
+}
+
+/** Messages sent to a reader: how many, by the consumer of this name. A reader that lost its connection goes on with another consumer. */
+export interface Sent {
+  readonly consumer: string;
+  readonly count: number;
+}
+
+/** Told what happens to a reading. */
+export interface Watch {
+  /** It begins with what comes after this sequence. `look` asks the server, and throws as reading does. */
+  begin(after: number, look: () => Promise<Ahead>): void;
+  arrived(seq: number, sent: Sent): void;
+}
+
 export interface ReadOptions {
   readonly stream: "MEMORY" | "MEMORY_RECENT" | typeof METRIC_STREAM;
   readonly subjects: readonly string[];
@@ -59,6 +79,7 @@ export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
   /** Goes on with what is appended later. Default: ends when everything there is has been read. */
   readonly follow?: boolean;
+  readonly watch?: Watch | undefined;
 }
 
 /** The bucket of metrics as the stream it is. */
@@ -168,6 +189,7 @@ export class MemoryLog {
     from = 1,
     latest = false,
     follow = false,
+    watch,
     signal,
   }: ReadOptions): AsyncGenerator<Entry> {
     if (signal?.aborted === true) return;
@@ -184,6 +206,14 @@ export class MemoryLog {
         return;
       }
       messages = await consumer.consume({ max_messages: 500 });
+      watch?.begin(from - 1, async () => {
+        try {
+          const { name, num_pending, delivered } = await consumer.info();
+          return { pending: num_pending, sent: { consumer: name, count: delivered.consumer_seq } };
+        } catch (thrown) {
+          throw fromJetStream(thrown, `look how far reading stream ${stream} is`);
+        }
+      });
     } catch (thrown) {
       throw fromJetStream(thrown, `read stream ${stream}`);
     }
@@ -191,7 +221,8 @@ export class MemoryLog {
     signal?.addEventListener("abort", stop, { once: true });
     try {
       for await (const message of messages) {
-        const { pending } = message.info;
+        const { pending, consumer: name, deliverySequence } = message.info;
+        watch?.arrived(message.seq, { consumer: name, count: deliverySequence });
         yield { subject: message.subject, seq: message.seq, text: message.string(), pending };
         if (pending === 0 && !follow) return;
       }

@@ -87,6 +87,8 @@ export interface Candidate extends Doc {
  * something else than what was asked for (another dimension).
  */
 export interface Index {
+  /** Whether all workers have the same one, so that what one has put every one finds. */
+  readonly shared: boolean;
   /** Stores, replacing what has the same key and a smaller sequence. Durable when it resolves, or brought back by `applied`. */
   put(docs: readonly Vectored[], signal?: AbortSignal): Promise<void>;
   /** Takes out what has a smaller sequence than the one given. */

@@ -103,6 +103,7 @@ export function archiveProjection(archive: Archive, { log, clock, logger, bury }
     name,
     subjects,
     renewed: () => archive.renewed,
+    watch: archive.current,
     async applied() {
       const { index } = await archive.shelf();
       const seq = await index.applied();
@@ -131,6 +132,7 @@ export function archiveProjection(archive: Archive, { log, clock, logger, bury }
     },
     async setApplied(seq) {
       await (await archive.shelf()).index.setApplied(seq);
+      archive.current.passed(seq);
     },
     report,
   };

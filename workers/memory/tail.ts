@@ -8,7 +8,7 @@
 import { BeamlineError, meaning } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
-import type { Entry, MemoryLog } from "./log.ts";
+import type { Entry, MemoryLog, Watch } from "./log.ts";
 
 export interface Progress {
   readonly done: number;
@@ -24,6 +24,8 @@ export interface Projection {
   build(): Promise<void>;
   apply(entries: readonly Entry[], signal: AbortSignal): Promise<void>;
   setApplied(seq: number): Promise<void>;
+  /** For a projection that has to know how far it is (current.ts). */
+  readonly watch?: Watch;
   /** Aborts when the projection was emptied or lost, and has to be begun anew. */
   renewed?(): AbortSignal;
   /** Called as it goes, and with undefined when everything that was there at the start is in. */
@@ -93,6 +95,7 @@ async function once(projection: Projection, parts: TailParts, signal: AbortSigna
     subjects: projection.subjects,
     from: applied + 1,
     follow: true,
+    watch: projection.watch,
     signal: AbortSignal.any([signal, reading.signal]),
   });
   if (!complete && (await nothingBetween(parts.log, projection.subjects, applied + 1))) told(last);
