@@ -224,6 +224,7 @@ describe("the index and the embedding endpoint", () => {
     "clear-failure",
     "memory: a second worker on one embedded index does not start, and says which settings help",
     async () => {
+      await open();
       await expect(world.worker()).rejects.toThrow(/in use by another memory worker.*BEAMLINE_DATA_DIR.*QDRANT_URL/);
     },
   );
