@@ -74,7 +74,8 @@ async function ended(
     async () => {
       const path = `/v1/runs/${runId}/events/poll?lastSequence=-1&timeout=1`;
       const { events: told, isComplete } = await rest("GET", path);
-      return isComplete === true && (told as RunEvent[]);
+      if (isComplete !== true) throw new Error(`so far: ${JSON.stringify((told as RunEvent[]).slice(-4))}`);
+      return told as RunEvent[];
     },
     `run ${runId} to end`,
     40_000,
@@ -87,10 +88,19 @@ async function ended(
 
 /** The idempotency key of the one effect, as the receiver told it and as the run recorded it. */
 function effectOf(events: readonly RunEvent[]): string {
+  const begun = events.filter(
+    ({ type, nodeId, payload }) => type === "node.started" && nodeId === "effect" && isFirst(payload),
+  );
+  expect(begun, JSON.stringify(events)).toHaveLength(1);
   const done = events.filter(({ type, nodeId }) => type === "node.completed" && nodeId === "effect");
   expect(done).toHaveLength(1);
   const { outputs } = (done[0]?.payload ?? {}) as { outputs?: { body: { key: string } } };
   return outputs?.body.key ?? "";
+}
+
+/** A start that is no retry: a second one would be another turn, with another effect. */
+function isFirst(payload: unknown): boolean {
+  return (payload as { attempt?: number }).attempt === 0;
 }
 
 const step = (id: string, typeId: string, config: object): object => ({

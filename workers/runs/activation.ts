@@ -7,22 +7,23 @@ import { BeamlineError } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import type { Logger } from "../../runtime/log.ts";
-import { withSpan } from "../../runtime/trace.ts";
+import type { Attributes } from "../../runtime/trace.ts";
 import { overLimit, refusal, startOf } from "./admission.ts";
 import { callOf } from "./call.ts";
-import { breach, dueAt, expireInterrupts, limitsOf, nodeTimeout, type Limits } from "./due.ts";
+import { breach, dueAt, expireInterrupts, limitsOf, type Limits } from "./due.ts";
 import { completion, failure, type Failure } from "./ending.ts";
 import { fill } from "./expressions.ts";
 import type { Graph, GraphNode } from "./graph.ts";
 import type { Invocations } from "./invocations.ts";
 import type { RunMetrics } from "./metrics.ts";
-import { thrownResult, within } from "./outcome.ts";
+import { thrownResult } from "./outcome.ts";
 import { type EffectOptions, type NodeCall, type NodeResult, type NodeType } from "./nodetype.ts";
 import { isUnsettled, nextMoves } from "./plan.ts";
 import type { RunLog } from "./log.ts";
 import { divergence, recordedAnswers } from "./replay.ts";
 import { resultEvents } from "./result.ts";
-import type { Session } from "./session.ts";
+import { RunLost, type Session } from "./session.ts";
+import { perform, type Task } from "./task.ts";
 
 export interface ActivationPorts {
   readonly clock: Clock;
@@ -48,13 +49,6 @@ const MAX_UNWRITTEN = 400;
 /** How long chunks of output may wait for company, milliseconds. */
 const CHUNK_DELAY_MS = 50;
 
-interface Task {
-  readonly nodeId: string;
-  readonly executions: number;
-  readonly abort: AbortController;
-  result: NodeResult | undefined;
-}
-
 export class Activation {
   readonly #ports: ActivationPorts;
   readonly #session: Session;
@@ -67,6 +61,8 @@ export class Activation {
   #wakeUp: (() => void) | undefined;
   #chunkTimer: NodeJS.Timeout | undefined;
   #broken: unknown;
+  /** Another engine has the run (session.ts, S4). */
+  #lost = false;
   /** The source's log, for replays. */
   #source: readonly RunEvent[] = [];
 
@@ -99,10 +95,15 @@ export class Activation {
       const { fork, owner } = this.#state.record;
       if (fork?.mode === "replay") this.#source = await this.#ports.log.events(owner.tenant, fork.sourceRunId);
       await this.#loop();
+    } catch (thrown) {
+      // Effects under way are let finish: whoever has the run now is told their outcome by the invocation log.
+      this.#lost = thrown instanceof RunLost;
+      throw thrown;
     } finally {
       signal.removeEventListener("abort", stop);
       clearTimeout(this.#chunkTimer);
-      for (const task of this.#tasks.values()) task.abort.abort(new BeamlineError("cancelled", "the run was put down"));
+      const reason = new BeamlineError("cancelled", "the run was put down");
+      if (!this.#lost) for (const task of this.#tasks.values()) task.abort.abort(reason);
     }
   }
 
@@ -279,27 +280,15 @@ export class Activation {
   #launchTask(one: GraphNode, own: NodeState, type: NodeType, call: NodeCall, abort: AbortController): void {
     const task: Task = { nodeId: one.node.id, executions: own.executions, abort, result: undefined };
     this.#tasks.set(one.node.id, task);
-    const perform = async (): Promise<void> => {
-      const spanned = {
-        "openwop.run_id": this.#state.record.runId,
-        "openwop.workflow_id": this.#state.record.workflowId,
-        "openwop.node_id": one.node.id,
-        "openwop.node_type": one.node.typeId,
-        "openwop.node_attempt": own.attempt,
-      };
-      try {
-        const running = withSpan(`openwop.node.${one.node.typeId}`, call.traceparent, spanned, async (traceparent) =>
-          type.run({ ...call, traceparent }),
-        );
-        task.result = await within(running, nodeTimeout(one.node.settings), abort);
-      } catch (thrown) {
-        if (thrown instanceof BeamlineError && thrown.code === "cancelled" && abort.signal.aborted) return;
-        task.result = thrownResult(thrown);
-      }
-      this.#wakeUp?.();
-    };
+    const attributes = (): Attributes => ({
+      "openwop.run_id": this.#state.record.runId,
+      "openwop.workflow_id": this.#state.record.workflowId,
+      "openwop.node_id": one.node.id,
+      "openwop.node_type": one.node.typeId,
+      "openwop.node_attempt": own.attempt,
+    });
     // After its start is on the disk.
-    this.#launch.push(() => void perform());
+    this.#launch.push(() => void perform(task, one, type, call, attributes).then(() => this.#wakeUp?.()));
   }
 
   async #resume(one: GraphNode, own: NodeState): Promise<void> {
@@ -317,7 +306,7 @@ export class Activation {
 
   #call(one: GraphNode, own: NodeState, signal: AbortSignal): NodeCall {
     const tell = (event: NewEvent): void => {
-      if (signal.aborted) return;
+      if (signal.aborted || this.#lost) return;
       this.#session.emit(event);
       this.#chunkTimer ??= setTimeout(() => {
         this.#chunkTimer = undefined;

@@ -60,6 +60,8 @@ export class Invocations {
   readonly #records: Records<Invocation>;
   readonly #worker: string;
   readonly #clock: Clock;
+  /** Effects this worker is making: a run that comes back to it joins them. */
+  readonly #running = new Map<string, Promise<unknown>>();
   readonly #told: (provider: string, status: "success" | "error" | "idempotent_hit", ms: number) => void;
 
   constructor(
@@ -101,6 +103,25 @@ export class Invocations {
     if (record.fork?.mode === "replay") return this.#replayed<T>(record, nodeId, ordinal, iteration, provider);
     const id = idOf(tenant, record.runId, nodeId, ordinal, iteration, provider);
     const key = [tenant, id];
+    const same = `${tenant}\0${id}`;
+    const running = this.#running.get(same);
+    if (running !== undefined) return running as Promise<T>;
+    const once = this.#claimed(key, id, { provider, idempotent }, perform, signal);
+    this.#running.set(same, once);
+    try {
+      return await once;
+    } finally {
+      this.#running.delete(same);
+    }
+  }
+
+  async #claimed<T>(
+    key: readonly string[],
+    id: string,
+    { provider, idempotent }: EffectOptions,
+    perform: (invocationId: string) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
     let revision = await this.#records.swap(key, this.#claim(), 0);
     while (revision === undefined) {
       signal.throwIfAborted();

@@ -10,6 +10,7 @@ import { publish } from "../../bus/publish.ts";
 import { readStream } from "../../bus/read.ts";
 import { asking } from "../../bus/apierror.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
+import { checkEngineVersion } from "../../contracts/openwop/engineversion.ts";
 import { foldEntry } from "../../contracts/openwop/fold.ts";
 import {
   EVENT_SCHEMA_VERSION,
@@ -40,6 +41,8 @@ export interface Held {
 /** One message of a run's log. */
 export interface Stored {
   readonly streamSeq: number;
+  /** `step` is an engine's own progress, `wake` what others wrote. */
+  readonly kind: "wake" | "step";
   readonly entry: LogEntry;
 }
 
@@ -86,10 +89,11 @@ export class RunLog {
     return held;
   }
 
-  /** As `find`; throws `run_not_found`, which is also what another tenant's run is (OpenWOP, tenancy). */
+  /** As `find`; throws `run_not_found`, which is also what another tenant's run is (OpenWOP, tenancy), `engine_version_mismatch`. */
   async get(tenant: string, runId: string): Promise<Held> {
     const held = await this.find(tenant, runId);
     if (held === undefined) throw new BeamlineError("run_not_found", `there is no run ${runId}`);
+    checkEngineVersion(held.state.record);
     return held;
   }
 
@@ -99,7 +103,11 @@ export class RunLog {
     const subject = logTree(tokenOf(tenant), tokenOf(runId));
     const found: Stored[] = [];
     for await (const message of readStream(this.#bus, RUNS_STREAM, { subject, from: fromStreamSeq }))
-      found.push({ streamSeq: message.seq, entry: parseEntry(message.string()) });
+      found.push({
+        streamSeq: message.seq,
+        kind: message.subject.endsWith(".step") ? "step" : "wake",
+        entry: parseEntry(message.string()),
+      });
     return found;
   }
 
@@ -111,7 +119,7 @@ export class RunLog {
   /** Starts a log. Throws `aborted` when the run exists already. Gives back what was stored, and where. */
   async create(record: RunRecord, events: readonly NewEvent[]): Promise<Stored> {
     const entry = { run: record, ...this.#entry(record, -1, "", events) };
-    return { entry, streamSeq: await this.append(record, 0, entry, "wake") };
+    return { entry, kind: "wake", streamSeq: await this.append(record, 0, entry, "wake") };
   }
 
   /**

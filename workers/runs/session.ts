@@ -3,17 +3,33 @@
  *
  * S1 What is emitted is folded at once, so that planning sees it; nobody else does before `flush` has written it.
  * S2 One append at a time. What is emitted meanwhile goes into the next.
- * S3 When something came in between, the log is read again and what was not written is put behind it, unless the run has ended. An end
- *    that was planned before is planned anew.
+ * S3 When others wrote in between (answers, a cancel), the log is read again and what was not written is put behind it, unless the run
+ *    has ended. An end that was planned before is planned anew.
+ * S4 When another engine wrote in between, this one has lost the run: what it planned was planned on a log that is not the run's any
+ *    more, and putting it behind would start nodes, and their effects, a second time. The session is over, nothing of it is written.
  */
 import { BeamlineError } from "../../contracts/errors.ts";
+import { checkEngineVersion } from "../../contracts/openwop/engineversion.ts";
 import { apply, foldEntry } from "../../contracts/openwop/fold.ts";
-import { TERMINAL_EVENTS, type LogEntry, type NewEvent, type RunEvent } from "../../contracts/openwop/log.ts";
+import {
+  TERMINAL_EVENTS,
+  type LogEntry,
+  type NewEvent,
+  type RunEvent,
+  type RunRecord,
+} from "../../contracts/openwop/log.ts";
 import { isTerminal } from "../../contracts/openwop/snapshot.ts";
 import type { RunState } from "../../contracts/openwop/state.ts";
 import { entryOf, type Held, type RunLog } from "./log.ts";
 
 const MAX_CONFLICTS = 50;
+
+/** S4. Retried like any other `unavailable`: whoever is delivered the work next reads the whole log. */
+export class RunLost extends BeamlineError {
+  constructor(runId: string) {
+    super("unavailable", `another worker executes run ${runId}`);
+  }
+}
 
 export class Session {
   readonly #log: RunLog;
@@ -32,17 +48,24 @@ export class Session {
     this.#runId = state.record.runId;
   }
 
-  /** Reads a run. `known` spares the read when the message at hand is the whole log so far. Undefined when there is no such run. */
+  /**
+   * Reads a run. `known` spares the read when the message at hand is the whole log so far. Undefined when there is no such run. Throws
+   * `unavailable` for a run of a newer engine: another worker may be one.
+   */
   static async open(
     log: RunLog,
     tenant: string,
     runId: string,
     known?: { entry: LogEntry; streamSeq: number },
   ): Promise<Session | undefined> {
-    if (known?.entry.run !== undefined) return new Session(log, foldEntry(undefined, known.entry), known.streamSeq);
+    if (known?.entry.run !== undefined) {
+      refuseNewer(known.entry.run);
+      return new Session(log, foldEntry(undefined, known.entry), known.streamSeq);
+    }
     let state: RunState | undefined;
     let seq = 0;
     for (const { entry, streamSeq } of await log.read(tenant, runId, 1)) {
+      if (entry.run !== undefined) refuseNewer(entry.run);
       state = foldEntry(state, entry);
       seq = streamSeq;
     }
@@ -111,6 +134,10 @@ export class Session {
     );
     const last = stored.at(-1);
     if (last === undefined || last.streamSeq <= this.#streamSeq) return;
+    if (stored.some(({ streamSeq, kind }) => kind === "step" && streamSeq > this.#streamSeq)) {
+      this.#pending = [];
+      throw new RunLost(this.#runId);
+    }
     let state = this.#pending.length === 0 ? this.#state : undefined;
     for (const { entry } of stored) state = foldEntry(state, entry);
     if (state === undefined) throw new BeamlineError("data_loss", `the log of run ${this.#runId} is gone`);
@@ -130,5 +157,13 @@ export class Session {
       apply(this.#state, made);
       this.#pending.push(made);
     }
+  }
+}
+
+function refuseNewer(record: RunRecord): void {
+  try {
+    checkEngineVersion(record);
+  } catch (cause) {
+    throw new BeamlineError("unavailable", "the run belongs to a newer engine", { cause });
   }
 }

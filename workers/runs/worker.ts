@@ -10,6 +10,7 @@ import { partOf, tokenOf } from "../../bus/keys.ts";
 import { ObjectStore } from "../../bus/objects.ts";
 import { schedule } from "../../bus/schedule.ts";
 import { EngineDefinition } from "../../contracts/gen/openwop/v1/openwop.ts";
+import { ENGINE_VERSION } from "../../contracts/openwop/engineversion.ts";
 import { objectOr } from "../../contracts/openwop/json.ts";
 import { nudgeSubject, parseEntry } from "../../contracts/openwop/log.ts";
 import { TEST_KEY_PREFIX } from "../../contracts/openwop/testkeys.ts";
@@ -47,8 +48,6 @@ import { Tokens } from "./tokens.ts";
 import { Webhooks } from "./webhooks.ts";
 import type { WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
 
-/** Version of this engine; a run keeps the one it was started by. */
-export const ENGINE_VERSION = 1;
 const RETENTION_DAYS = 90;
 const SHORT_WAITS = 64;
 
@@ -263,7 +262,10 @@ interface Delivered {
 }
 
 /** What a message of the work stream is about. Ends of runs are work too: parents and children hear of them. */
-function wakeOf(payload: Uint8Array, { subject, deliveryCount, streamSequence, signal }: Delivered): Wake | undefined {
+function wakeOf(
+  payload: Uint8Array,
+  { subject, deliveryCount, attempt, streamSequence, signal }: Delivered,
+): Wake | undefined {
   const parts = subject.split(".");
   const [tenant, runId] = (parts[1] === "runs" ? [parts[2], parts[3]] : [parts[2], parts[3]]).map((part) =>
     partOf(part ?? ""),
@@ -276,7 +278,8 @@ function wakeOf(payload: Uint8Array, { subject, deliveryCount, streamSequence, s
     streamSeq: streamSequence,
     redelivered: deliveryCount > 1,
     signal,
-    ...(entry?.run !== undefined && deliveryCount === 1 && { entry }),
+    // A later try, which may be a parked copy delivered for its own first time, says nothing of how far the log is by now.
+    ...(entry?.run !== undefined && attempt === 1 && { entry }),
   };
 }
 
