@@ -1,7 +1,7 @@
 /** Errors as gRPC statuses with rich details (google.rpc.Status in `grpc-status-details-bin`). */
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Metadata, type ServiceError, type StatusObject } from "@grpc/grpc-js";
-import { errorBody } from "../contracts/errorbody.ts";
+import { codeIn, errorBody } from "../contracts/errorbody.ts";
 import { meaning, type BeamlineError } from "../contracts/errors.ts";
 import type { Dialect } from "../contracts/routes.ts";
 
@@ -16,7 +16,8 @@ export function statusOf(
   error: BeamlineError,
   dialect: Dialect,
 ): Partial<StatusObject> & Pick<ServiceError, "code" | "details"> {
-  const code = meaning(error.code).grpc;
+  // OpenWOP's table is about the codes of its envelopes.
+  const code = meaning(dialect === "openwop" ? codeIn(dialect, error.code) : error.code).grpc;
   const metadata = new Metadata();
   metadata.set("grpc-status-details-bin", Buffer.from(encodeStatus(code, error, dialect)));
   if (error.retryAfterSeconds !== undefined) metadata.set("retry-after", String(error.retryAfterSeconds));

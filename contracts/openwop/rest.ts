@@ -31,6 +31,9 @@ export const restOperations = [
 
 export type RestOperation = (typeof restOperations)[number];
 
+/** Largest request body over any surface, bytes of JSON: a run keeps its inputs twice, and both must fit into one message of the bus. */
+export const MAX_BODY_BYTES = 3 * 1024 * 1024;
+
 /** What the edge sends. Header names in lower case. */
 export interface RestRequest {
   readonly params?: Readonly<Record<string, string>>;

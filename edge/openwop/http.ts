@@ -11,7 +11,7 @@ import { BeamlineError, meaning } from "../../contracts/errors.ts";
 import { codeIn, errorBody } from "../../contracts/errorbody.ts";
 import { header, type Headers } from "../../contracts/headers.ts";
 import type { RestOperation, RestReply, RestRequest } from "../../contracts/openwop/rest.ts";
-import { restSubject } from "../../contracts/openwop/rest.ts";
+import { MAX_BODY_BYTES, restSubject } from "../../contracts/openwop/rest.ts";
 import { parseBufferMs, parseCursor, parseModes } from "../../contracts/openwop/modes.ts";
 import { acceptTraceparent, traceIdOf } from "../../runtime/trace.ts";
 import { authenticate, type AuthPolicy } from "../auth.ts";
@@ -26,7 +26,7 @@ export interface HttpOptions {
   readonly caller: Caller;
   readonly auth: AuthPolicy;
   readonly admission: Admission;
-  /** Largest request body, bytes. Default 4 MiB. */
+  /** Largest request body, bytes; at most what the contract's side says, which is the default. */
   readonly maxBodyBytes?: number;
   readonly onError?: (error: BeamlineError, what: string, traceparent: string) => void;
 }
@@ -37,7 +37,7 @@ const FORWARDED = ["x-dedup", "x-force-engine-version", "accept-language"] as co
 /** Adds the routes. */
 export function openwopHttp(app: FastifyInstance, options: HttpOptions): void {
   const edge = new OpenwopHttp(options);
-  void app.register(async (scope) => edge.register(scope, options.maxBodyBytes ?? 4 * 1024 * 1024));
+  void app.register(async (scope) => edge.register(scope, Math.min(options.maxBodyBytes ?? Infinity, MAX_BODY_BYTES)));
 }
 
 class OpenwopHttp {

@@ -7,6 +7,7 @@ import type { Bus } from "../../bus/connect.ts";
 import { tokenOf } from "../../bus/keys.ts";
 import { readStream } from "../../bus/read.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
+import { checkEngineVersion } from "../../contracts/openwop/engineversion.ts";
 import { logTree, parseEntry, RUNS_STREAM, TERMINAL_EVENTS, type LogEntry } from "../../contracts/openwop/log.ts";
 
 interface Page {
@@ -14,14 +15,16 @@ interface Page {
   readonly lastSeq: number;
 }
 
-/** What is stored from a stream sequence on. */
+/** What is stored from a stream sequence on. Throws `engine_version_mismatch`. */
 export async function readLog(bus: Bus, tenant: string, runId: string, fromSeq: number): Promise<Page> {
   const entries: LogEntry[] = [];
   let lastSeq = fromSeq - 1;
   if (runId === "" || runId.length > 128) return { entries, lastSeq };
   const subject = logTree(tokenOf(tenant), tokenOf(runId));
   for await (const message of readStream(bus, RUNS_STREAM, { subject, from: fromSeq })) {
-    entries.push(parseEntry(message.string()));
+    const entry = parseEntry(message.string());
+    if (entry.run !== undefined) checkEngineVersion(entry.run);
+    entries.push(entry);
     lastSeq = message.seq;
   }
   return { entries, lastSeq };

@@ -1,55 +1,67 @@
-/** Every error code that a caller can provoke, over REST and over gRPC: the same envelope, and the status of the mapping (OpenWOP, errors). */
+/**
+ * Every error code of OpenWOP's table that a caller can provoke, over REST and over gRPC: the same envelope, and the status of the mapping.
+ *
+ * Codes that nobody can provoke here, and why:
+ * - `run_forbidden`: credentials name a tenant, never a workspace; another tenant's run is `run_not_found`.
+ * - `budget_exhausted`, `token_budget_exceeded`: no spend policies are advertised, and nothing counts against one.
+ * - `credential_required`, `credential_unavailable`, `provider_policy_denied`: neither `secrets` nor provider policies are advertised; a caller's
+ *   own credential is `credential_forbidden`, which is tested.
+ * - `channel_cross_engine_write_forbidden`: one engine writes to a channel, there is no second one.
+ * - `channel_schema_breaking_change`: a run keeps the definition it began with, so that a write and its channel have one schema version.
+ * - `replay_diverged_at_refusal`: model answers are recorded whole, not as envelopes that are valid or refusals.
+ * - `residency_unavailable`, `workspace_conflict`, `workspace_too_large`: families that are not advertised; `residency` in a request is
+ *   `capability_not_provided`.
+ *
+ * Elsewhere: what REST alone can provoke (errors.rest.test.ts), runs that fail (errors.runs.test.ts), tokens, bodies and cursors
+ * (refusals.test.ts), an edge under load: `rate_limited`, `service_unavailable` (limits.test.ts).
+ */
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { tokenOf } from "../../bus/keys.ts";
+import { publish } from "../../bus/publish.ts";
 import { canonicalJson } from "../../contracts/openwop/json.ts";
-import { buckets } from "../../contracts/streams.ts";
+import { logTree, wakeSubject, type LogEntry } from "../../contracts/openwop/log.ts";
+import { buckets, streams } from "../../contracts/streams.ts";
+import { systemIds } from "../../runtime/ids.ts";
+import { Definitions, SHARED_TENANT } from "../../workers/runs/definitions.ts";
 import { Records } from "../../workers/runs/records.ts";
-import { Tokens } from "../../workers/runs/tokens.ts";
-import { verifies } from "../kit/verifies.ts";
 import { KEYS, startHost, type Host } from "./host.ts";
+import { bare, event, node, retired, soon, stranger, tokenFor, TOKEN_SECRETS, waiting, workflow } from "./provoke.ts";
 import { grpcSurface, restSurface, type Reply, type Surface } from "./surface.ts";
-
-const [CURRENT, RETIRED] = ["current-secret-0123456789", "retired-secret-0123456789"];
-const retired = new Tokens([{ id: "k1", secret: RETIRED }]);
-const stranger = new Tokens([{ id: "k9", secret: "a-secret-of-somebody-else" }]);
 
 let host: Host;
 let surfaces: readonly Surface[];
 beforeAll(async () => {
-  host = await startHost({ OPENWOP_INSECURE_WEBHOOKS: "false", OPENWOP_TOKEN_SECRETS: `k2:${CURRENT},k1:${RETIRED}` });
+  host = await startHost({ OPENWOP_INSECURE_WEBHOOKS: "false", OPENWOP_TOKEN_SECRETS: TOKEN_SECRETS });
   surfaces = [restSurface(host), grpcSurface(host)];
 }, 60_000);
 afterAll(async () => host[Symbol.asyncDispose]());
 
-/** An envelope without what differs from call to call: ids and times. */
-function bare(body: unknown): unknown {
-  const text = JSON.stringify(body)
-    .replaceAll(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, "<id>")
-    .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "<time>");
-  return JSON.parse(text);
-}
-
-async function waiting(workflowId: string, status: string): Promise<string> {
-  const runId = await host.start(workflowId);
-  await host.reaches(runId, status);
+/** The first message of a run's log, put under a new id with what `change` makes of it: as another engine would have written it. */
+async function written(change: (entry: LogEntry) => unknown): Promise<string> {
+  const source = await host.rest("POST", "/v1/runs", { workflowId: "conformance-noop" }, {}, KEYS.live);
+  const subject = logTree("acme", tokenOf(source.body.runId)).replace(/\*$/, "wake");
+  const first = await host.bed.bus.jsm.direct.getMessage(streams.runs.name, { seq: 1, next_by_subj: subject });
+  const runId = systemIds.v7();
+  const entry = JSON.parse(first?.string().replaceAll(source.body.runId, runId) ?? "{}") as LogEntry;
+  const body = change(entry);
+  await publish(
+    host.bed.bus,
+    wakeSubject("acme", tokenOf(runId)),
+    typeof body === "string" ? body : JSON.stringify(body),
+  );
   return runId;
 }
 
-async function tokenFor(tokens: Tokens, expiresAt: number, intent: "resolve" | "inspect" = "resolve"): Promise<string> {
-  const runId = await waiting("conformance-interrupt-external-event", "waiting-external");
-  const { interrupt } = (await host.rest("GET", `/v1/runs/${runId}`)).body;
-  const { nodeId, interruptId } = interrupt;
-  return tokens.sign({ tenant: "acme", runId, nodeId, interruptId, expiresAt, intent });
-}
-
-const soon = (): number => Date.now() + 60_000;
-const event = { orderId: "fixture-order-1", status: "completed" };
+const newer = (): Promise<string> => written((entry) => ({ ...entry, run: { ...entry.run, engineVersion: 9 } }));
 
 interface Row {
   readonly code: string;
   readonly http: number;
   readonly grpc: number;
   readonly what?: string;
+  /** What the details must say. */
+  readonly details?: object;
   provoke(this: void, on: Surface): Promise<Reply>;
 }
 
@@ -66,6 +78,7 @@ const rows: readonly Row[] = [
     code: "forbidden",
     http: 403,
     grpc: 7,
+    details: { scopeRequired: "runs:create" },
     provoke: (on) => on.create({ workflowId: "conformance-noop" }, { key: KEYS.low }),
   },
   {
@@ -73,9 +86,9 @@ const rows: readonly Row[] = [
     what: "a token that may only look",
     http: 403,
     grpc: 7,
-    provoke: async (on) => on.resolveToken(await tokenFor(retired, soon(), "inspect"), event),
+    provoke: async (on) => on.resolveToken(await tokenFor(host, retired, soon(), "inspect"), event),
   },
-  { code: "validation_error", http: 400, grpc: 3, provoke: (on) => on.create({}) },
+  { code: "validation_error", http: 400, grpc: 3, details: { field: "workflowId" }, provoke: (on) => on.create({}) },
   {
     code: "validation_error",
     what: "a key that is too long",
@@ -88,6 +101,7 @@ const rows: readonly Row[] = [
     what: "more runs than may be cancelled at once",
     http: 400,
     grpc: 3,
+    details: { maxRunIds: 100 },
     provoke: (on) => on.bulkCancel(Array.from({ length: 101 }, (_, at) => `run-${at}`)),
   },
   { code: "run_not_found", http: 404, grpc: 5, provoke: (on) => on.get("no-such-run") },
@@ -102,21 +116,21 @@ const rows: readonly Row[] = [
     code: "interrupt_not_found",
     http: 404,
     grpc: 5,
-    provoke: async (on) => on.resolve(await waiting("conformance-approval", "waiting-approval"), "nowhere", {}),
+    provoke: async (on) => on.resolve(await waiting(host, "conformance-approval", "waiting-approval"), "nowhere", {}),
   },
   {
     code: "interrupt_not_found",
     what: "a token signed by somebody else",
     http: 404,
     grpc: 5,
-    provoke: async (on) => on.inspectToken(await tokenFor(stranger, soon())),
+    provoke: async (on) => on.inspectToken(await tokenFor(host, stranger, soon())),
   },
   {
     code: "interrupt_already_resolved",
     http: 409,
     grpc: 9,
     async provoke(on) {
-      const runId = await waiting("conformance-approval", "waiting-approval");
+      const runId = await waiting(host, "conformance-approval", "waiting-approval");
       await on.resolve(runId, "gate", { action: "accept" });
       return on.resolve(runId, "gate", { action: "accept" });
     },
@@ -125,21 +139,21 @@ const rows: readonly Row[] = [
     code: "interrupt_expired",
     http: 410,
     grpc: 9,
-    provoke: async (on) => on.resolveToken(await tokenFor(retired, Date.now() - 1), event),
+    provoke: async (on) => on.resolveToken(await tokenFor(host, retired, Date.now() - 1), event),
   },
   {
     code: "interrupt_expired",
     what: "looking",
     http: 410,
     grpc: 9,
-    provoke: async (on) => on.inspectToken(await tokenFor(retired, Date.now() - 1)),
+    provoke: async (on) => on.inspectToken(await tokenFor(host, retired, Date.now() - 1)),
   },
   {
     code: "interrupt_gone",
     http: 410,
     grpc: 9,
     async provoke(on) {
-      const runId = await waiting("conformance-interrupt-parent-child-cancel", "waiting-approval");
+      const runId = await waiting(host, "conformance-interrupt-parent-child-cancel", "waiting-approval");
       const [child] = (await host.rest("GET", `/v1/runs/${runId}`)).body.childRuns;
       await host.reaches(child.runId, "waiting-approval");
       await on.cancel(runId);
@@ -152,7 +166,7 @@ const rows: readonly Row[] = [
     http: 422,
     grpc: 9,
     async provoke(on) {
-      const runId = await waiting("conformance-approval", "waiting-approval");
+      const runId = await waiting(host, "conformance-approval", "waiting-approval");
       await on.cancel(runId);
       return on.resolve(runId, "gate", { action: "accept" });
     },
@@ -168,15 +182,38 @@ const rows: readonly Row[] = [
     code: "run_terminal",
     http: 409,
     grpc: 9,
+    details: { runStatus: "completed" },
     async provoke(on) {
-      return on.pause(await waiting("conformance-noop", "completed"));
+      return on.pause(await waiting(host, "conformance-noop", "completed"));
     },
   },
   {
     code: "run_state_conflict",
+    what: "resuming what waits",
     http: 409,
     grpc: 9,
-    provoke: async (on) => on.resume(await waiting("conformance-approval", "waiting-approval")),
+    details: { runStatus: "waiting-approval" },
+    provoke: async (on) => on.resume(await waiting(host, "conformance-approval", "waiting-approval")),
+  },
+  {
+    code: "run_state_conflict",
+    what: "pausing what waits",
+    http: 409,
+    grpc: 9,
+    details: { runStatus: "waiting-approval" },
+    provoke: async (on) => on.pause(await waiting(host, "conformance-approval", "waiting-approval")),
+  },
+  {
+    code: "run_state_conflict",
+    what: "pausing what is paused",
+    http: 409,
+    grpc: 9,
+    details: { runStatus: "paused", pausedAt: expect.any(String) },
+    async provoke(on) {
+      const runId = await host.start("conformance-cancellable");
+      await on.pause(runId, "immediate");
+      return on.pause(runId, "immediate");
+    },
   },
   {
     code: "idempotency_key_mismatch",
@@ -192,6 +229,7 @@ const rows: readonly Row[] = [
     code: "idempotency_in_flight",
     http: 409,
     grpc: 10,
+    details: { retryAfter: 1 },
     async provoke(on) {
       const idempotencyKey = `in-flight-${on.name}`;
       const body = { workflowId: "conformance-noop" };
@@ -214,12 +252,14 @@ const rows: readonly Row[] = [
     code: "unsupported_stream_mode",
     http: 400,
     grpc: 3,
+    details: { supported: ["updates", "values", "messages", "debug"] },
     provoke: async (on) => on.stream(await host.start("conformance-noop"), ["sideways"]),
   },
   {
     code: "mock_provider_forbidden",
     http: 403,
     grpc: 7,
+    details: { requestedProvider: "stream-text", supportedProviders: expect.arrayContaining(["stream-text"]) },
     provoke: (on) =>
       on.create(
         { workflowId: "conformance-stream-text", configurable: { mockProvider: { id: "stream-text" } } },
@@ -234,211 +274,126 @@ const rows: readonly Row[] = [
       on.create({ workflowId: "conformance-stream-text", configurable: { mockProvider: { id: "no-such" } } }),
   },
   {
+    code: "unsupported_stream_mode",
+    what: "values together with another",
+    http: 400,
+    grpc: 3,
+    provoke: async (on) => on.stream(await host.start("conformance-noop"), ["values", "updates"]),
+  },
+  {
+    code: "run_not_found",
+    what: "its events",
+    http: 404,
+    grpc: 5,
+    provoke: (on) => on.stream("no-such-run", ["debug"]),
+  },
+  { code: "run_not_found", what: "cancelling", http: 404, grpc: 5, provoke: (on) => on.cancel("no-such-run") },
+  { code: "run_not_found", what: "forking", http: 404, grpc: 5, provoke: (on) => on.fork("no-such-run", "replay", 0) },
+  { code: "run_not_found", what: "pausing", http: 404, grpc: 5, provoke: (on) => on.pause("no-such-run") },
+  { code: "run_not_found", what: "answering", http: 404, grpc: 5, provoke: (on) => on.resolve("no-such-run", "n", {}) },
+  { code: "workflow_not_found", what: "reading", http: 404, grpc: 5, provoke: (on) => on.workflow("no-such-workflow") },
+  {
+    code: "validation_error",
+    what: "an overlay for a replay",
+    http: 400,
+    grpc: 3,
+    provoke: async (on) => on.fork(await waiting(host, "conformance-noop", "completed"), "replay", 0, { tags: ["x"] }),
+  },
+  {
+    code: "validation_error",
+    what: "a range that ends before it begins",
+    http: 400,
+    grpc: 3,
+    provoke: (on) => on.verifyAudit(5, 1),
+  },
+  {
+    code: "validation_error",
+    what: "a webhook without events",
+    http: 400,
+    grpc: 3,
+    provoke: (on) => on.registerWebhook({ url: "https://example.com/", events: [] }),
+  },
+  {
+    code: "capability_required",
+    http: 422,
+    grpc: 9,
+    details: {
+      requiredCapability: "conformance.mockAgent",
+      offendingTypeId: "core.conformance.mock-agent",
+      nodeId: "n",
+    },
+    async provoke(on) {
+      // Registration refuses it; it was registered when the host still had the capability.
+      const { bus } = host.bed;
+      const definitions = new Definitions(
+        new Records(bus, buckets.workflowVersions),
+        new Records(bus, buckets.workflows),
+      );
+      const gated = workflow("gated", [node("n", "core.conformance.mock-agent")]);
+      await definitions.register(
+        SHARED_TENANT,
+        gated as Parameters<Definitions["register"]>[1],
+        new Date().toISOString(),
+      );
+      return on.create({ workflowId: "gated" });
+    },
+  },
+  {
+    code: "credential_forbidden",
+    http: 403,
+    grpc: 9,
+    details: { provider: "acme" },
+    provoke: (on) =>
+      on.create({
+        workflowId: "conformance-noop",
+        configurable: { "ai.provider": "acme", "ai.credentialRef": "vault://mine" },
+      }),
+  },
+  {
+    code: "engine_version_mismatch",
+    http: 409,
+    grpc: 9,
+    details: { runId: expect.any(String), persistedVersion: 9, currentVersion: 1 },
+    provoke: async (on) => on.get(await newer()),
+  },
+  {
+    code: "engine_version_mismatch",
+    what: "its events",
+    http: 409,
+    grpc: 9,
+    provoke: async (on) => on.stream(await newer(), ["debug"]),
+  },
+  {
+    code: "internal_error",
+    http: 500,
+    grpc: 13,
+    provoke: async (on) => on.get(await written(() => "this is no entry of a log")),
+  },
+  {
     code: "replay_source_missing",
     http: 422,
     grpc: 9,
-    provoke: async (on) => on.fork(await waiting("conformance-noop", "completed"), "replay", 9_999),
+    provoke: async (on) => on.fork(await waiting(host, "conformance-noop", "completed"), "replay", 9_999),
   },
 ];
 
 describe("codes of answers", () => {
   test.concurrent.each(
     rows.map((row) => [row.what === undefined ? row.code : `${row.code}: ${row.what}`, row] as const),
-  )("%s", { timeout: 40_000 }, async (_name, { code, http, grpc, provoke }) => {
+  )("%s", { timeout: 40_000 }, async (_name, { code, http, grpc, details, provoke }) => {
     const [rest, rpc] = await Promise.all(surfaces.map((on) => provoke(on)));
     expect([rest?.status, rpc?.status], JSON.stringify([rest?.body, rpc?.body])).toEqual([http, grpc]);
     expect(rest?.body.error).toBe(code);
-    expect(bare(rpc?.body)).toEqual(bare(rest?.body));
+    expect(bare(withoutCorrelation(rpc?.body))).toEqual(bare(withoutCorrelation(rest?.body)));
+    if (details !== undefined) expect(rest?.body.details).toMatchObject(details);
+    expect(rest?.body.message).toEqual(expect.stringMatching(/./));
+    expect(JSON.stringify([rest?.body, rpc?.body])).not.toMatch(/JSON|Error:|\.ts\b|nats|redis/i);
     expect(Object.keys(rest?.body).filter((key) => !["error", "message", "details"].includes(key))).toEqual([]);
   });
 });
 
-const node = (id: string, typeId: string, config: object = {}): object => ({
-  id,
-  typeId,
-  name: id,
-  position: { x: 0, y: 0 },
-  config,
-  inputs: {},
-});
-
-async function apply(id: string, nodes: readonly object[], more: object = {}): Promise<Reply> {
-  const base = { name: id, version: "1", edges: [], triggers: [], variables: [], metadata: {}, settings: {} };
-  const { status, body } = await host.rest("PUT", `/v1/workflows/${id}`, { id, nodes, ...base, ...more });
-  return { ok: status < 300, status, body };
+/** A server's failure over REST carries the id of its trace; over gRPC the trace is the call's own. */
+function withoutCorrelation(body: Reply["body"]): unknown {
+  const { correlationId: _, ...details } = body?.details ?? {};
+  return { ...body, details };
 }
-
-const edge = (sourceNodeId: string, targetNodeId: string): object => ({
-  id: `${sourceNodeId}-${targetNodeId}`,
-  sourceNodeId,
-  targetNodeId,
-});
-
-describe("codes of runs that fail", () => {
-  const failing: readonly (readonly [code: string, workflowId: string, more?: object])[] = [
-    ["recursion_limit_exceeded", "conformance-cap-breach", { configurable: { recursionLimit: 3 } }],
-    ["run_timeout", "conformance-run-duration-breach", { configurable: { runTimeoutMs: 200 } }],
-    ["capability_not_provided", "conformance-capability-missing"],
-    ["approval_rejected", "conformance-approval-timeout"],
-    ["unsupported_node_type", "unknown-type"],
-    ["unknown_child_workflow", "unknown-child"],
-    ["channel_access_denied", "private-channel"],
-    ["interrupt_expired", "unanswered"],
-  ];
-  beforeAll(async () => {
-    const applied = [
-      await apply("unknown-type", [node("n", "acme.never-heard-of")]),
-      await apply("unknown-child", [node("n", "core.subWorkflow", { workflowId: "no-such-workflow" })]),
-      await apply("private-channel", [node("n", "core.channelWrite", { channelName: "c", value: 1 })], {
-        channels: { c: { reducer: "append", access: "private" } },
-      }),
-      await apply("unanswered", [node("n", "core.interrupt", { kind: "custom", timeoutMs: 100 })]),
-    ];
-    expect(applied.map(({ ok, body }) => ok || body)).toEqual(applied.map(() => true));
-  });
-  test.concurrent.each(failing)("%s", { timeout: 20_000 }, async (code, workflowId, more) => {
-    const [rest, rpc] = await Promise.all(
-      surfaces.map(async (on) => {
-        const { body } = await on.create({ workflowId, ...(more as object | undefined) });
-        await host.reaches(body.runId, "failed");
-        return (await on.get(body.runId)).body;
-      }),
-    );
-    expect(rest.error.code, JSON.stringify(rest.error)).toBe(code);
-    expect(rest.error.message).not.toBe("");
-    expect(bare(rpc.error)).toEqual(bare(rest.error));
-  });
-});
-
-describe("tokens", () => {
-  verifies("clear-failure", "malformed tokens are refused alike over both surfaces, and change nothing", async () => {
-    const good = await tokenFor(retired, soon());
-    const [payload = "", mac = ""] = good.split(".");
-    const bad = [
-      "not-a-token",
-      "a.b.c",
-      ".",
-      `${payload}.`,
-      `.${mac}`,
-      `${payload}.${mac}.${mac}`,
-      `${payload}.${mac.slice(1)}`,
-      `${payload.slice(0, -4)}.${mac}`,
-      `${Buffer.from("[]").toString("base64url")}.${mac}`,
-      `${Buffer.from('{"runId":1}').toString("base64url")}.${mac}`,
-      `${"x".repeat(5_000)}.${mac}`,
-    ];
-    for (const token of bad) {
-      for (const ask of [(on: Surface) => on.inspectToken(token), (on: Surface) => on.resolveToken(token, event)]) {
-        const [rest, rpc] = await Promise.all(surfaces.map(ask));
-        expect([400, 404], token).toContain(rest?.status);
-        expect(rpc?.status).toBe(rest?.status === 400 ? 3 : 5);
-        expect(bare(rpc?.body)).toEqual(bare(rest?.body));
-      }
-    }
-    expect((await surfaces[0]?.inspectToken(good))?.ok).toBe(true);
-  });
-
-  test.each(["rest", "grpc"])(
-    "rotation over %s: what the retired secret signed is still answered, without a bearer",
-    async (name) => {
-      const on = surfaces.find((one) => one.name === name);
-      const token = await tokenFor(retired, soon());
-      expect((await on?.inspectToken(token))?.body.kind).toBe("external-event");
-      expect((await on?.resolveToken(token, event))?.ok).toBe(true);
-      const runId = await waiting("conformance-interrupt-external-event", "waiting-external");
-      const { interrupt } = (await host.rest("GET", `/v1/runs/${runId}`)).body;
-      const [payload = ""] = interrupt.interruptToken.split(".");
-      expect(JSON.parse(Buffer.from(payload, "base64url").toString("utf8")).kid).toBe("k2");
-    },
-  );
-});
-
-describe("what cannot be read", () => {
-  test("oversized bodies, bytes that are no message, cursors that are none", async () => {
-    const big = { workflowId: "conformance-noop", inputs: { big: "x".repeat(5_000_000) } };
-    const refused = await host.rest("POST", "/v1/runs", big);
-    expect([refused.status, refused.body.error]).toEqual([413, "validation_error"]);
-    const auth = { metadata: { authorization: `Bearer ${KEYS.full}` } };
-    await expect(host.grpc.raw("createRun", Buffer.alloc(17 * 1024 * 1024), auth)).rejects.toMatchObject({ code: 8 });
-    await expect(host.grpc.raw("createRun", Buffer.from([0x0a, 0xff, 0xff]), auth)).rejects.toMatchObject({ code: 3 });
-    const runId = await host.start("conformance-noop");
-    for (const cursor of ["abc", "1.5", "99999999999999999999", "0x1"]) {
-      const paths = [`events?lastEventId=${cursor}`, `events/poll?lastSequence=${cursor}&timeout=1`];
-      for (const path of paths) {
-        const { status, body } = await host.rest("GET", `/v1/runs/${runId}/${path}`);
-        expect([cursor, status, body.error]).toEqual([cursor, 400, "validation_error"]);
-      }
-    }
-  });
-
-  test("cyclic graphs, edges to nowhere, doubled ids are refused with their path", async () => {
-    const [a, b] = [node("a", "core.noop"), node("b", "core.noop")];
-    const cases: readonly (readonly [readonly object[], readonly object[], RegExp])[] = [
-      [[a, b], [edge("a", "b"), edge("b", "a")], /^edges\[1\] closes a cycle/],
-      [[a], [edge("a", "a")], /^edges\[0\] closes a cycle/],
-      [[a], [edge("a", "nowhere")], /^edges\[0\]\.targetNodeId/],
-      [[a, a], [], /^nodes\[1\]\.id/],
-    ];
-    for (const [nodes, edges, message] of cases) {
-      const { status, body } = await apply("wrong", nodes, { edges });
-      expect([status, body.error]).toEqual([400, "validation_error"]);
-      expect(body.message).toMatch(message);
-    }
-    expect((await host.rest("GET", "/v1/workflows/wrong")).status).toBe(404);
-  });
-});
-
-describe("limits of an edge", () => {
-  test("429 with Retry-After, the same over both surfaces, before scopes, for this credential alone", async () => {
-    const limited = await host.listen({ ratePerSecond: 3 });
-    const [rest, rpc] = [restSurface(limited), grpcSurface(limited)];
-    const exceed = async (on: Surface): Promise<Reply> => {
-      for (;;) {
-        const reply = await on.create({}, { key: KEYS.low });
-        if (reply.body.error !== "forbidden") return reply;
-      }
-    };
-    const [overRest, overGrpc] = [await exceed(rest), await exceed(rpc)];
-    expect([overRest.status, overGrpc.status]).toEqual([429, 8]);
-    expect(overRest.body).toMatchObject({ error: "rate_limited", details: { scope: "key", limit: 3 } });
-    expect(overGrpc.body).toEqual(overRest.body);
-    expect(overRest.body.details.retryAfterMs / 1_000).toBe(overRest.body.details.retryAfter);
-    expect((await rest.get("no-such-run")).status).toBe(404);
-    expect((await rpc.capabilities()).ok).toBe(true);
-  });
-
-  test("503: streams and calls of both surfaces count together, discovery does not", async () => {
-    const small = await host.listen({ inflightCap: 1 });
-    const [rest, rpc] = [restSurface(small), grpcSurface(small)];
-    const runId = await waiting("conformance-approval", "waiting-approval");
-    const leave = new AbortController();
-    const asked = { run_id: runId, last_sequence: -1n, stream_modes: ["debug"] };
-    const settings = { metadata: { authorization: `Bearer ${KEYS.full}` }, signal: leave.signal };
-    const stream = small.grpc.stream("streamRunEvents", asked, settings)[Symbol.asyncIterator]();
-    await stream.next();
-    const [overRest, overGrpc] = [await rest.get(runId), await rpc.get(runId)];
-    expect([overRest.status, overGrpc.status]).toEqual([503, 14]);
-    expect(overRest.body).toMatchObject({ error: "service_unavailable", details: { retryAfter: 1 } });
-    const { correlationId, ...details } = overRest.body.details;
-    expect(correlationId).toMatch(/^[0-9a-f]{32}$/);
-    expect(overGrpc.body).toEqual({ ...overRest.body, details });
-    expect([(await rest.capabilities()).ok, (await rpc.capabilities()).ok]).toEqual([true, true]);
-    leave.abort();
-    await stream.return?.();
-    await expect.poll(async () => (await rpc.get(runId)).ok).toBe(true);
-    expect((await rest.get(runId)).ok).toBe(true);
-  });
-});
-
-test("If-None-Match: a run that has not moved is not sent again", async () => {
-  const runId = await waiting("conformance-noop", "completed");
-  const first = await host.rest("GET", `/v1/runs/${runId}`);
-  const etag = first.headers.get("etag") ?? "";
-  expect(etag).toMatch(/^".+"$/);
-  for (const asked of [etag, `W/${etag}`, `"other", ${etag}`, "*"]) {
-    const again = await host.rest("GET", `/v1/runs/${runId}`, undefined, { "if-none-match": asked });
-    expect([asked, again.status, again.body]).toEqual([asked, 304, undefined]);
-  }
-  const other = await host.rest("GET", `/v1/runs/${runId}`, undefined, { "if-none-match": '"other"' });
-  expect([other.status, other.body.runId]).toEqual([200, runId]);
-});

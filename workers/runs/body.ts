@@ -1,10 +1,11 @@
 /** Reading request bodies, which are closed: what is not known is refused (OpenWOP, errors: `validation_error` naming the field). */
 import { BeamlineError } from "../../contracts/errors.ts";
 import { isObject, type Json } from "../../contracts/openwop/json.ts";
+import { MAX_BODY_BYTES } from "../../contracts/openwop/rest.ts";
 
 type Check = (value: unknown, field: string) => void;
 
-/** The body as an object with no other members than these. Absent members are fine unless `required`. */
+/** The body as an object with no other members than these. Absent members are fine unless `required`. Throws `message_too_large` as well. */
 export function bodyOf(
   body: unknown,
   members: Readonly<Record<string, Check>>,
@@ -12,6 +13,8 @@ export function bodyOf(
 ): Json {
   const given = body ?? {};
   if (!isObject(given)) throw invalid("body", "must be a JSON object");
+  if (Buffer.byteLength(JSON.stringify(given)) > MAX_BODY_BYTES)
+    throw new BeamlineError("message_too_large", `the request body is larger than ${MAX_BODY_BYTES} bytes`);
   for (const name of Object.keys(given)) {
     if (!Object.hasOwn(members, name)) throw invalid(name, "is not a member of this request");
   }

@@ -1,7 +1,7 @@
 /** Run options (OpenWOP, run options): the reserved keys of `configurable`, and what a workflow says about it. */
 import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
 import { BeamlineError } from "../../contracts/errors.ts";
-import { isObject, type Json } from "../../contracts/openwop/json.ts";
+import { isObject, textOr, type Json } from "../../contracts/openwop/json.ts";
 import type { WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
 import { invalid } from "./body.ts";
 import { isTest, type Asker } from "./caller.ts";
@@ -63,9 +63,10 @@ const reserved: Readonly<Record<string, readonly [Rule, string]>> = {
     "an object of texts",
   ],
   escalationThreshold: [between(0, 1), "a number from 0 to 1"],
+  "ai.model": [someText, "a text"],
 };
 
-/** Throws `validation_error`, `mock_provider_forbidden`, `unsupported_mock_provider`. */
+/** Throws `validation_error`, `credential_forbidden`, `mock_provider_forbidden`, `unsupported_mock_provider`. */
 export function checkConfigurable(
   _ports: unknown,
   asker: Asker,
@@ -76,6 +77,15 @@ export function checkConfigurable(
     if (configurable[key] !== undefined && !rule(configurable[key]))
       throw invalid(`configurable.${key}`, `must be ${what}`);
   }
+  // No provider takes credentials of the caller; one that was ignored would have somebody else pay.
+  if (configurable["ai.credentialRef"] !== undefined) {
+    throw new BeamlineError("credential_forbidden", "providers here take no credential of the caller", {
+      field: "configurable.ai.credentialRef",
+      details: { provider: textOr(configurable["ai.provider"], "") },
+    });
+  }
+  if (configurable["ai.provider"] !== undefined)
+    throw invalid("configurable.ai.provider", "names no provider of discovery: none is advertised");
   const mock = configurable["mockProvider"];
   if (mock !== undefined) {
     if (!isObject(mock) || typeof mock["id"] !== "string")

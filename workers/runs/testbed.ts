@@ -22,8 +22,8 @@ export interface RunsBed extends AsyncDisposable {
   readonly registry: Registry;
   /** Another worker beside the first. */
   startWorker(env?: Readonly<Record<string, string>>): Promise<Scope>;
-  /** Stops all workers and starts one anew, without fixtures: nothing is in anybody's memory. */
-  restart(): Promise<Scope>;
+  /** Stops all workers and starts one anew, without fixtures: nothing is in anybody's memory. `env` is for the new one. */
+  restart(env?: Readonly<Record<string, string>>): Promise<Scope>;
 }
 
 /** Starts servers and workers, fixtures loaded. */
@@ -82,9 +82,9 @@ export async function startRunsBed(
     caller: new Caller(bus),
     registry,
     startWorker,
-    async restart() {
+    async restart(more = {}) {
       for (const scope of scopes.splice(0)) await scope.close();
-      return startWorker({ OPENWOP_FIXTURES: "false" });
+      return startWorker({ OPENWOP_FIXTURES: "false", ...more });
     },
     async [Symbol.asyncDispose]() {
       for (const scope of scopes) await scope.close();

@@ -1,6 +1,7 @@
 /** What this host says of itself (OpenWOP, discovery): every line is true, and what is not done is not there. */
 import { createHash } from "node:crypto";
 import { canonicalJson } from "../../../contracts/openwop/json.ts";
+import { MAX_BODY_BYTES } from "../../../contracts/openwop/rest.ts";
 import type { Answer } from "../caller.ts";
 import { CHECKPOINT_ENTRIES, CHECKPOINT_SECONDS } from "../audit.ts";
 import { MOCK_PROVIDERS } from "../nodes/mock.ts";
@@ -33,6 +34,7 @@ export async function capabilities({
       maxNodeExecutions: limits.maxNodeExecutions,
       ...(limits.maxRunDurationMs > 0 && { maxRunDurationMs: limits.maxRunDurationMs }),
       maxLoopIterations: limits.maxLoopIterations,
+      maxRequestBodyBytes: MAX_BODY_BYTES,
     },
     implementation: { name: "beamline", version: host.version, vendor: "beamline" },
     engineVersion: host.engineVersion,
