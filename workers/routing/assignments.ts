@@ -8,7 +8,6 @@
  * A5 The assignment of a keyed request has an id made of tenant, key and content, so that a request which is repeated after such a death is one
  *    assignment still. The hour is part of it: a key that is used anew after its time is another request.
  */
-import { hash } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Bus } from "../../bus/connect.ts";
 import { deadLetter } from "../../bus/deadletter.ts";
@@ -25,6 +24,7 @@ import type { Assignments, Handover, Promised } from "./ports.ts";
 import { Promises, type Keep } from "./promises.nats.ts";
 import { digestOf } from "./shared.ts";
 import { KEY_TTL_MS } from "./shared.lua.ts";
+import { uuidOf } from "./uuid.ts";
 
 const TRIES = 3;
 const FIRST_PAUSE_MS = 100;
@@ -135,12 +135,8 @@ export class BusAssignments implements Assignments {
   }
 }
 
-/** A5, in the shape of a random UUID. */
-export function keyedId(request: RoutingRequest, now: number): string {
+/** A5. */
+function keyedId(request: RoutingRequest, now: number): string {
   const { tenant, idempotencyKey } = request;
-  const content = JSON.stringify([tenant, idempotencyKey, digestOf(request), Math.floor(now / KEY_TTL_MS)]);
-  const bytes = Buffer.from(hash("sha256", content, "hex"), "hex").subarray(0, 16);
-  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
-  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
-  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+  return uuidOf(tenant, idempotencyKey, digestOf(request), Math.floor(now / KEY_TTL_MS));
 }

@@ -20,7 +20,7 @@ import { defineWorker } from "../module.ts";
 import { adminEndpoints } from "./admin.ts";
 import { adminCheck, type AdminCheck } from "./adminkey.ts";
 import { BusAssignments } from "./assignments.ts";
-import { controlEndpoints } from "./control.ts";
+import { openControl } from "./control/control.ts";
 import { busDeadLetters } from "./deadletters.ts";
 import { RecentDecisions } from "./decisions.memory.ts";
 import { RedisDecisions } from "./decisions.redis.ts";
@@ -52,7 +52,7 @@ export const routingWorker = defineWorker({
   name: "routing",
   settings: routingSettings,
   streams: [streams.deadLetters, streams.routingKeys, streams.routingPromises, streams.exec, streams.alerts],
-  buckets: [buckets.policies, buckets.extensions, buckets.providerHealth],
+  buckets: [buckets.control, buckets.policies, buckets.extensions, buckets.providerHealth],
 
   async open(scope, { config, bus, caller, log, metrics, calls }) {
     const { subject } = routesOf(RouterDefinition).decide;
@@ -163,7 +163,7 @@ export const routingWorker = defineWorker({
     load.start();
 
     const check = adminCheck(config.BEAMLINE_ROUTER_ADMIN_API_KEY);
-    const endpoints = routingEndpoints({
+    const ports: RoutingPorts = {
       store,
       policies: store,
       measures,
@@ -189,9 +189,19 @@ export const routingWorker = defineWorker({
       check,
       deadLetters: config.BEAMLINE_ROUTER_DEAD_LETTERS ? intakeDeadLetters(bus, metrics) : undefined,
       tenants: setOf(config.BEAMLINE_ROUTER_TENANTS),
-    });
-    const control = config.BEAMLINE_ROUTER_CONTROL ? controlEndpoints(config.BEAMLINE_ROUTER_CONTROL_TOKEN, newId) : [];
-    return [...endpoints, ...extensionAdmin(registry, check), ...control];
+    };
+    const control = config.BEAMLINE_ROUTER_CONTROL
+      ? await openControl(scope, {
+          bus,
+          caller,
+          log,
+          decide: routerAnswers(ports).decide,
+          token: config.BEAMLINE_ROUTER_CONTROL_TOKEN,
+          newId,
+          now,
+        })
+      : [];
+    return [...routingEndpoints(ports), ...extensionAdmin(registry, check), ...control];
   },
 });
 
