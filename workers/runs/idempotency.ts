@@ -4,8 +4,8 @@
  * D1 The key is of the authenticated tenant and the operation: a retry over another surface finds the same record.
  * D2 One executes; the others wait for it, or hear `idempotency_in_flight`.
  * D3 The same key with another body is `idempotency_key_mismatch`, whatever the first one came to.
- * D4 What is kept: successes and refusals that trying again cannot change. Never kept: validation errors, missing credentials or rights,
- *    and failures that may pass.
+ * D4 What is kept: successes and refusals that trying again cannot change. Never kept: what is wrong with the request or its credential (400,
+ *    401, 403), which leaves the key free for a better one, and failures that may pass.
  * D5 A holder that died leaves a lease that ends; then the record is taken over by compare-and-set.
  * D6 Every execution under a key is given the same id. Who names what it makes by that id makes it once, also after D5.
  * D7 After the retention a key means nothing any more: the next call under it is a new one.
@@ -46,15 +46,8 @@ const WAIT_MS = 12_000;
 const POLL_MS = 20;
 /** What is left of the caller's time when waiting for another call is given up: enough for the answer to arrive. */
 const ANSWER_MS = 500;
-const NEVER_KEPT = new Set([
-  "validation_error",
-  "invalid_argument",
-  "unauthenticated",
-  "key_expired",
-  "key_revoked",
-  "forbidden",
-  "permission_denied",
-]);
+/** HTTP statuses of D4. */
+const NEVER_KEPT = new Set([400, 401, 403, 413]);
 
 export class Idempotency {
   readonly #records: Records<IdempotencyRecord>;
@@ -131,7 +124,8 @@ export class Idempotency {
     } catch (thrown) {
       const error = BeamlineError.from(thrown);
       const { code, message, details, field } = error;
-      const kept = meaning(code).http < 500 && meaning(code).http !== 429 && !NEVER_KEPT.has(code);
+      const { http } = meaning(code);
+      const kept = http < 500 && http !== 429 && !NEVER_KEPT.has(http);
       const record: IdempotencyRecord = kept
         ? {
             ...done,
@@ -139,8 +133,7 @@ export class Idempotency {
             error: { code, message, details, ...(field !== undefined && { field }) },
           }
         : { ...done, state: "retryable-failure" };
-      // What is never kept leaves the key free, also for a corrected body.
-      if (NEVER_KEPT.has(code)) await this.#records.remove(...key);
+      if (NEVER_KEPT.has(http)) await this.#records.remove(...key);
       else await this.#records.swap(key, record, revision);
       throw error;
     }
@@ -157,13 +150,22 @@ export class Idempotency {
   }
 }
 
+const replayed = new WeakSet<BeamlineError>();
+
+/** Whether a refusal is the one that was kept, and not a new one. */
+export function isReplayed(error: BeamlineError): boolean {
+  return replayed.has(error);
+}
+
 function replay({ answer, error }: IdempotencyRecord): Answer {
   if (answer !== undefined) return { ...answer, headers: { ...answer.headers, [REPLAY_HEADER]: "true" } };
   const { code, message, details, field } = error ?? { code: "internal_error", message: "internal error", details: {} };
-  throw new BeamlineError(isCode(code) ? code : "internal_error", message, {
+  const refusal = new BeamlineError(isCode(code) ? code : "internal_error", message, {
     details,
     ...(field !== undefined && { field }),
   });
+  replayed.add(refusal);
+  throw refusal;
 }
 
 function mismatch(): BeamlineError {

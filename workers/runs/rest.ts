@@ -4,9 +4,12 @@
  */
 import type { Endpoint } from "../../bus/endpoint.ts";
 import { parseJson } from "../../bus/call.ts";
+import { codeIn, errorBody } from "../../contracts/errorbody.ts";
+import { BeamlineError, meaning } from "../../contracts/errors.ts";
 import { objectOr, textOr, type Json } from "../../contracts/openwop/json.ts";
 import { restOperations, restSubject, type RestOperation, type RestReply } from "../../contracts/openwop/rest.ts";
 import { askerOf, type Answer, type Asker } from "./caller.ts";
+import { isReplayed, REPLAY_HEADER } from "./idempotency.ts";
 import { capabilities, openapi } from "./operations/capabilities.ts";
 import { bulkCancel, cancelRun, pauseRun, resumeRun } from "./operations/control.ts";
 import { forkRun } from "./operations/fork.ts";
@@ -74,6 +77,13 @@ const operations: Readonly<Record<RestOperation, Operate>> = {
   verify_audit: (ports, asker, rest) => verifyAudit(ports, asker, rest.query),
 };
 
+/** A refusal that was kept under an idempotency key is told with the header that says so; any other one goes its way. */
+function keptRefusal(thrown: unknown): Answer {
+  if (!(thrown instanceof BeamlineError) || !isReplayed(thrown)) throw thrown;
+  const { http } = meaning(codeIn("openwop", thrown.code));
+  return { status: http, body: errorBody(thrown, "openwop"), headers: { [REPLAY_HEADER]: "true" } };
+}
+
 export function restEndpoints(ports: RunsPorts): Endpoint[] {
   return restOperations.map((name) => ({
     kind: "request",
@@ -90,7 +100,7 @@ export function restEndpoints(ports: RunsPorts): Endpoint[] {
         body: given["body"],
       };
       const asker = askerOf(context, { base: textOr(given["base"], "") });
-      const { status, body, headers } = await operations[name](ports, asker, rest);
+      const { status, body, headers } = await operations[name](ports, asker, rest).catch(keptRefusal);
       return JSON.stringify({ status, body, headers: headers ?? {} } satisfies RestReply);
     },
   }));
