@@ -123,7 +123,10 @@ test("the header says whether an answer was kept, also a refusal; reading knows 
   expect([second.status, second.body, second.headers.get("set-cookie")]).toEqual([201, first.body, null]);
   const gone = randomUUID();
   const refusals = [await post("/v1/runs/none/cancel", {}, gone), await post("/v1/runs/none/cancel", {}, gone)];
-  expect(refusals.map(({ status, body }) => [status, body.error])).toEqual(Array(2).fill([404, "run_not_found"]));
+  expect(refusals.map(({ status, body }) => [status, body.error])).toEqual([
+    [404, "run_not_found"],
+    [404, "run_not_found"],
+  ]);
   expect(refusals.map(({ headers }) => headers.get(REPLAY))).toEqual([null, "true"]);
   expect(refusals[1]?.body).toEqual(refusals[0]?.body);
   const runId = await host.start("conformance-approval");
