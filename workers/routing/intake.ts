@@ -9,7 +9,7 @@ import type { Answer } from "../../bus/endpoint.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow.ts";
 import type { CallContext } from "../../contracts/handlers.ts";
-import { header } from "../../contracts/headers.ts";
+import { header, type Headers } from "../../contracts/headers.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
 import { sampledParent, withSpan, type Span } from "../../runtime/trace.ts";
 import { backpressureStatus, overloaded } from "./backpressure.ts";
@@ -58,7 +58,7 @@ export function routerAnswers(ports: IntakePorts): RouterAnswers {
     };
     try {
       body = parse(text);
-      const request = readRequest(text, bodyOf(body), context.headers);
+      const request = validated(text, bodyOf(body), context.headers);
       if (ports.load.refusing) throw overloaded();
       const policy = policyFor(request, ports);
       if (request.dryRun) return reply(identified(request, ports), decide(policy, request, ports, { dry: true }));
@@ -110,6 +110,19 @@ function parse(text: string): unknown {
     return JSON.parse(text);
   } catch {
     throw refuse("SCHEMA_VALIDATION_FAILED", "Failed to parse JSON");
+  }
+}
+
+/** What validation itself cannot cope with is its own failure, not the caller's (BeamLine, intake codes). */
+function validated(text: string, body: JsonObject, headers: Headers): RoutingRequest {
+  try {
+    return readRequest(text, body, headers);
+  } catch (thrown) {
+    if (thrown instanceof BeamlineError) throw thrown;
+    throw new BeamlineError("internal", "the request could not be validated", {
+      intakeErrorCode: "INTERNAL_VALIDATION_ERROR" satisfies IntakeCode,
+      cause: thrown,
+    });
   }
 }
 
