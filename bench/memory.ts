@@ -9,7 +9,7 @@ import { streams } from "../contracts/streams.ts";
 import { until } from "../test/kit/until.ts";
 import type { BenchCase, BenchContext, Load, Peer, Row, Side, Stack } from "./case.ts";
 import { memories, questions } from "./kit/memories.ts";
-import { column, median } from "./kit/rounds.ts";
+import { column, median, othersIn, summary } from "./kit/rounds.ts";
 import type { IndexLoad } from "./peers/memoryindex.ts";
 import type { NatsLoad } from "./peers/natsload.ts";
 import type { PublishLoad } from "./peers/publisher.ts";
@@ -178,7 +178,7 @@ async function recent(ctx: BenchContext): Promise<Row[]> {
   const load = await ctx.peer("natsload.ts", { env: stack.login("edge") });
   const reader = await ctx.peer("redisread.ts", { env: stack.login("worker") });
   const echo = await ctx.peer("natsecho.ts", { env: stack.login("worker") });
-  const { subject } = echo.ready as { subject: string };
+  const { sized } = echo.ready as { sized: string };
   const bodies = eventTexts("0000", 1_000, false);
   await load.ask<Load>({
     how: "muxed",
@@ -194,7 +194,8 @@ async function recent(ctx: BenchContext): Promise<Row[]> {
     inFlight: 1,
     count: READS,
   };
-  const read: ReadLoad = { bytes: bodies[0]?.length ?? 400, inFlight: 1, count: READS };
+  const bytes = bodies[0]?.length ?? 400;
+  const read: ReadLoad = { bytes, inFlight: 1, count: READS };
   const sides: Side[] = [
     natsSide(stack, load, "GetRecentEvents(20)", { worker: stack.processes.workers }, () => ask),
     {
@@ -202,7 +203,11 @@ async function recent(ctx: BenchContext): Promise<Row[]> {
       processes: { client: reader.pid, redis: stack.processes.redis },
       load: () => reader.ask<Load>(read),
     },
-    natsSide(stack, load, "NATS round trip", { echo: echo.pid }, () => ({ ...ask, subject })),
+    natsSide(stack, load, "NATS round trip", { echo: echo.pid }, () => ({
+      ...ask,
+      subject: sized,
+      bodies: [String(20 * bytes)],
+    })),
   ];
   const rounds = await ctx.alternate("one call at a time", sides);
   const p50 = (side: number): number => median(column(rounds, side).map((sample) => sample.p50Ms ?? Number.NaN));
@@ -212,6 +217,9 @@ async function recent(ctx: BenchContext): Promise<Row[]> {
       measure: "GetRecentEvents(20) p50 beyond the NATS round trip ÷ p50 of one Redis read",
       value: (whole - trip) / redis,
       pairs: rounds.length,
+      others: othersIn(rounds),
+      sides: sides.map((side, i) => summary(side.label, column(rounds, i))),
+      note: "all three carry the same twenty events' bytes: the read, the reply of the round trip, and what is measured",
       raw: rounds,
     },
     {
@@ -219,7 +227,7 @@ async function recent(ctx: BenchContext): Promise<Row[]> {
       value: whole / redis,
       pairs: rounds.length,
       target: null,
-      note: "with the round trip over the bus, which alone is more than one Redis read",
+      note: `the round trip over the bus alone is ${(trip / redis).toFixed(2)} Redis reads`,
     },
     { measure: "GetRecentEvents(20) p50 over NATS", value: whole, unit: "ms", target: null },
     { measure: "one Redis read p50", value: redis, unit: "ms", target: null },

@@ -40,6 +40,30 @@ test("ordinary and critical events come in one order of arrival, in pages and by
   expect(await ids({ count: 5, category: "odd" })).toEqual([]);
 });
 
+test("the newest events are whole whatever kind comes next, and with a Redis that has just been emptied", async () => {
+  const options = { tenant: "turns" };
+  const ids = async (): Promise<string[]> =>
+    (await world.call("getRecentEvents", { count: 3 }, options)).events.map(({ id }) => id);
+  const push = (id: string, more: object = {}) => world.call("pushEvent", { id, timestamp: 5n, ...more }, options);
+  expect(await ids()).toEqual([]);
+  await push("plain");
+  expect(await ids()).toEqual(["plain"]);
+  await push("untimed", { timestamp: 0n });
+  expect(await ids()).toEqual(["untimed", "plain"]);
+  for (const id of ["a", "b", "c"]) await push(id);
+  expect(await ids()).toEqual(["c", "b", "a"]);
+  expect(await ids()).toEqual(["c", "b", "a"]);
+  await push("critical", { critical: true });
+  expect(await ids()).toEqual(["critical", "c", "b"]);
+  await push("last");
+  expect(await ids()).toEqual(["last", "critical", "c"]);
+  await until(async () => (await world.bus.jsm.streams.info("MEMORY_RECENT")).state.messages > 0);
+  const redis = await connectRedis(world.redis.url, "test");
+  await redis.redis.flushall();
+  await redis.close();
+  expect(await ids()).toEqual(["last", "critical", "c"]);
+});
+
 test("an event with an id and without a timestamp is the same event whenever it is pushed, and has the time of its arrival", async () => {
   const options = { tenant: "untimed" };
   const before = BigInt(Math.floor(Date.now() / 1000));

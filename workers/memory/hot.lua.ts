@@ -119,16 +119,9 @@ end
 return out
 `;
 
-/**
- * Newest events: tenant, index of the last one wanted (-1 for all). Two lists, ordinary and critical, each of text and arrival in turn; or, when all there
- * is are ordinary ones with timestamps (no line break, arrival E2), their texts joined, which costs both sides less than half.
- */
+/** Newest events: tenant, index of the last one wanted (-1 for all). Two lists, ordinary and critical, each of text and arrival in turn. */
 export const EVENTS = `${ready}
 local ring, critical = base .. ARGV[2] .. ':ring', base .. ARGV[2] .. ':critical'
-if redis.call('EXISTS', critical) == 0 then
-  local joined = table.concat(redis.call('ZREVRANGE', ring, 0, ARGV[3]), ',')
-  if not string.find(joined, '\\n', 1, true) then return joined end
-end
 return {
   redis.call('ZREVRANGE', ring, 0, ARGV[3], 'WITHSCORES'),
   redis.call('ZREVRANGE', critical, 0, ARGV[3], 'WITHSCORES')

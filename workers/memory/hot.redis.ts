@@ -22,6 +22,9 @@ type Script = (base: string, ...args: (string | number)[]) => Promise<unknown>;
 /** Events per script call: Lua hands no more than some thousand arguments on at once. */
 const MAX_EVENTS = 1_000;
 
+/** Tenants remembered to need the script for their events. */
+const MOST_MIXED = 10_000;
+
 /** Status words after which a goal is not active any more (aiOS, memory, working tier: exact, lower case). */
 const ended = new Set(["completed", "failed", "cancelled"]);
 
@@ -29,6 +32,8 @@ export class RedisHot implements Hot {
   readonly #redis: Redis;
   readonly #ring: number;
   readonly #scripts: Readonly<Record<keyof typeof lua, Script>>;
+  /** Tokens of tenants whose newest events were not all plain ones when they were last read. */
+  readonly #mixed = new Set<string>();
 
   /** @param ring events kept per tenant, critical ones apart */
   constructor(redis: Redis, ring: number) {
@@ -83,12 +88,38 @@ export class RedisHot implements Hot {
     const wanted: string[] = [];
     if (category !== "") wanted.push(`,"category":${JSON.stringify(category)}`);
     if (source !== "") wanted.push(`,"source":${JSON.stringify(source)}`);
-    const found = await (wanted.length === 0
-      ? this.#run("EVENTS", tenantToken(tenant), count < 0 ? -1 : count - 1)
-      : this.#run("FIND_EVENTS", tenantToken(tenant), count < 0 ? -1 : count, ...wanted));
-    if (typeof found === "string") return `[${found}]`;
-    const [ordinary, critical] = found as [string[], string[]];
+    const token = tenantToken(tenant);
+    if (wanted.length === 0 && !this.#mixed.has(token)) {
+      const plain = await this.#plainEvents(token, count);
+      if (plain !== undefined) return plain;
+    }
+    const [ordinary, critical] = (await (wanted.length === 0
+      ? this.#run("EVENTS", token, count < 0 ? -1 : count - 1)
+      : this.#run("FIND_EVENTS", token, count < 0 ? -1 : count, ...wanted))) as [string[], string[]];
+    if (wanted.length === 0) this.#remember(token, critical.length > 0 || ordinary.some(isUntimed));
     return newestOf(ordinary, critical, count < 0 ? Infinity : count);
+  }
+
+  /**
+   * The newest events as one array, when there are some and all are ordinary ones with timestamps (arrival, E2): they need no script, which would
+   * cost Redis three times as much. The ring is read before the watermark is, so that no emptied one passes for a whole one.
+   */
+  async #plainEvents(token: string, count: number): Promise<string | undefined> {
+    const applied = `${BASE}applied`;
+    const [entries, marks] = await hot(() =>
+      Promise.all([
+        this.#redis.zrevrange(`${BASE}${token}:ring`, 0, count < 0 ? -1 : count - 1),
+        this.#redis.exists(applied, applied, `${BASE}${token}:critical`), // the watermark counts twice
+      ]),
+    );
+    if (marks < 2) throw new NoProjection();
+    return marks > 2 || entries.length === 0 || entries.some(isUntimed) ? undefined : `[${entries.join(",")}]`;
+  }
+
+  #remember(token: string, mixed: boolean): void {
+    if (!mixed) return void this.#mixed.delete(token);
+    if (this.#mixed.size >= MOST_MIXED) this.#mixed.clear();
+    this.#mixed.add(token);
   }
 
   async metrics(
@@ -292,6 +323,9 @@ function newestOf(ordinary: readonly string[], critical: readonly string[], coun
   }
   return `[${texts}]`;
 }
+
+/** E2 of arrival; an arrival, among entries, is none. */
+const isUntimed = (entry: string): boolean => entry.startsWith("\n");
 
 /** `<seq>\n<born>\n<group>\n<state>`. */
 function heldOf(id: string, value: string | null | undefined): Held | undefined {
