@@ -25,6 +25,7 @@ export function initialState(record: RunRecord): RunState {
     variables: { ...Object.fromEntries(defaults), ...record.inputs },
     channels: Object.fromEntries(channels.map(([name, channel]) => [name, channel.default])),
     children: new Map(),
+    fires: new Map(),
     pins: {},
     executions: 0,
     decisions: 0,
@@ -91,6 +92,16 @@ function end(state: RunState, event: RunEvent, status: "completed" | "failed" | 
   for (const interrupt of state.interrupts.values()) if (interrupt.status === "pending") interrupt.status = "gone";
 }
 
+/** A start that a write caused takes care of it, and of what was written to that channel before. */
+function fired(state: RunState, nodeId: string, cause: string | undefined): void {
+  const fires = cause === undefined ? undefined : state.fires.get(nodeId);
+  const write = fires?.find(({ eventId }) => eventId === cause);
+  if (fires === undefined || write === undefined) return;
+  const left = fires.filter(({ channel, sequence }) => channel !== write.channel || sequence > write.sequence);
+  if (left.length === 0) state.fires.delete(nodeId);
+  else state.fires.set(nodeId, left);
+}
+
 function pendingOf(state: RunState, event: RunEvent, payload: Json): Interrupt | undefined {
   const id = textOr(payload["interruptId"], state.nodes.get(event.nodeId ?? "")?.interruptId ?? "");
   return state.interrupts.get(id);
@@ -143,6 +154,7 @@ const changes: Readonly<Record<string, Change>> = {
     delete node.outputs;
     delete node.error;
     delete node.retryAt;
+    fired(state, node.nodeId, event.causationId);
     state.executions++;
     if (isObject(payload["agent"])) state.agent = payload["agent"];
   },
@@ -226,6 +238,11 @@ const changes: Readonly<Record<string, Change>> = {
       payload["value"],
       textOr(payload["writtenAt"], event.timestamp),
     );
+    const write = { eventId: event.eventId, sequence: event.sequence, channel: name, at: Date.parse(event.timestamp) };
+    for (const { nodeId, channel: watched } of state.record.triggers ?? []) {
+      if (watched === name && nodeId !== event.nodeId)
+        state.fires.set(nodeId, [...(state.fires.get(nodeId) ?? []), write]);
+    }
   },
   "variable.changed"(state, payload) {
     state.variables[textOr(payload["name"], "")] = payload["next"];

@@ -44,6 +44,14 @@ export interface Parent {
   readonly propagateCancellation: boolean;
 }
 
+/** A node that starts when somebody else writes to a channel (OpenWOP, channels: the `channel-write` trigger). */
+export interface ChannelTrigger {
+  readonly nodeId: string;
+  readonly channel: string;
+  /** How long the channel must have been quiet, milliseconds; 0 starts the node for each write. */
+  readonly debounceMs: number;
+}
+
 export interface ForkOrigin {
   readonly sourceRunId: string;
   readonly fromSeq: number;
@@ -69,6 +77,8 @@ export interface RunRecord {
   /** What the fold needs to know of the workflow. */
   readonly variables: readonly WorkflowVariable[];
   readonly channels: Readonly<Record<string, Channel>>;
+  /** None when absent. */
+  readonly triggers?: readonly ChannelTrigger[];
   readonly masking: Masking;
   /** Output ports to mask, by node. */
   readonly sensitivePorts?: Readonly<Record<string, readonly string[]>>;

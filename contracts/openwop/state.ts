@@ -67,6 +67,15 @@ export interface NodeState {
   resumeValue?: unknown;
 }
 
+/** A write to a channel that a node is still to be started for. */
+export interface Fire {
+  readonly eventId: string;
+  readonly sequence: number;
+  readonly channel: string;
+  /** Epoch milliseconds. */
+  readonly at: number;
+}
+
 export interface Child {
   readonly runId: string;
   readonly nodeId: string;
@@ -96,6 +105,8 @@ export interface RunState {
   readonly variables: Record<string, unknown>;
   readonly channels: Record<string, unknown>;
   readonly children: Map<string, Child>;
+  /** Writes that nodes are still to be started for, by node, oldest first. */
+  readonly fires: Map<string, Fire[]>;
   /** Pinned versions of changes (OpenWOP, version axes). */
   readonly pins: Record<string, number>;
   executions: number;

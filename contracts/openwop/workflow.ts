@@ -50,6 +50,17 @@ export interface WorkflowVariable {
   readonly sensitive?: boolean;
 }
 
+/** What starts a workflow, or for `channel-write` one of its nodes. */
+export interface WorkflowTrigger {
+  readonly id: string;
+  readonly type: string;
+  readonly config?: Readonly<Record<string, unknown>>;
+  /** Default true. */
+  readonly enabled?: boolean;
+  readonly nodeId?: string;
+  readonly eventType?: string;
+}
+
 export type ChannelAccess =
   "public" | "private" | { readonly readers?: readonly string[]; readonly writers?: readonly string[] };
 
@@ -74,7 +85,7 @@ export interface WorkflowDefinition {
   readonly status?: "active" | "inactive" | "draft" | "archived";
   readonly nodes: readonly WorkflowNode[];
   readonly edges: readonly WorkflowEdge[];
-  readonly triggers: readonly { readonly id: string; readonly type: string; readonly [key: string]: unknown }[];
+  readonly triggers: readonly WorkflowTrigger[];
   readonly variables: readonly WorkflowVariable[];
   readonly channels?: Readonly<Record<string, Channel>>;
   readonly configurableSchema?: Readonly<Record<string, unknown>>;

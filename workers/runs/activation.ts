@@ -158,7 +158,8 @@ export class Activation {
     const now = clock.now();
     const overrun = breach(this.#state, limitsOf(this.#state, this.#graph.definition, limits), now);
     if (overrun !== undefined) {
-      this.#failRun({ code: overrun.error.code, message: overrun.error.message, first: overrun.event });
+      this.#ports.metrics.capped("run-duration");
+      this.#failRun({ code: overrun.error.code, message: overrun.error.message, first: [overrun.event] });
       return true;
     }
     for (const event of expireInterrupts(this.#state, now)) this.#session.emit(event);
@@ -184,7 +185,7 @@ export class Activation {
   }
 
   async #advance(): Promise<void> {
-    const moves = nextMoves(this.#graph, this.#state);
+    const moves = nextMoves(this.#graph, this.#state, this.#ports.clock.now());
     if (moves.failed !== undefined) {
       const { nodeId, error } = moves.failed;
       return this.#failRun({
@@ -197,7 +198,7 @@ export class Activation {
     for (const { node, reason } of moves.skip)
       this.#session.emit({ type: "node.skipped", nodeId: node.node.id, payload: { nodeId: node.node.id, reason } });
     for (const one of moves.start) {
-      await this.#start(one, 0);
+      await this.#start(one, 0, moves.causes.get(one.node.id));
       if (isTerminal(this.#state)) return;
     }
     if (moves.done && openInterrupt(this.#state) === undefined) this.#complete();
@@ -210,7 +211,7 @@ export class Activation {
   }
 
   #failRun(end: Failure): void {
-    if (end.first !== undefined) this.#session.emit(end.first);
+    for (const event of end.first ?? []) this.#session.emit(event);
     this.#compare();
     for (const event of failure(this.#state, end, this.#ports.clock.now())) this.#session.emit(event);
     this.#ports.metrics.ended(this.#state, "failed");
@@ -224,7 +225,7 @@ export class Activation {
   }
 
   /** Starts a node, or the next attempt of it. */
-  async #start(one: GraphNode, attempt: number): Promise<void> {
+  async #start(one: GraphNode, attempt: number, cause?: string): Promise<void> {
     const { node } = one;
     const type = this.#typeOf(node.typeId);
     const refused = refusal(node, type, this.#ports.capabilities);
@@ -238,7 +239,7 @@ export class Activation {
       this.#ports.metrics.capped(capped.kind);
       return this.#failRun(capped.end);
     }
-    this.#session.emit(startOf(node, attempt));
+    this.#session.emit(startOf(node, attempt, cause));
     const own = this.#state.nodes.get(node.id);
     if (own !== undefined) await this.#execute(one, own, type);
   }

@@ -63,6 +63,10 @@ const reserved: Readonly<Record<string, readonly [Rule, string]>> = {
     "an object of texts",
   ],
   escalationThreshold: [between(0, 1), "a number from 0 to 1"],
+  reasoningVerbosity: [
+    (value) => value === "summary" || value === "full" || value === "off",
+    "one of summary, full, off",
+  ],
   "ai.model": [someText, "a text"],
 };
 
@@ -86,6 +90,9 @@ export function checkConfigurable(
   }
   if (configurable["ai.provider"] !== undefined)
     throw invalid("configurable.ai.provider", "names no provider of discovery: none is advertised");
+  const strange = Object.keys(configurable).find((key) => key.startsWith("ai.") && key !== "ai.model");
+  if (strange !== undefined)
+    throw invalid(`configurable.${strange}`, "is not known: names that begin with ai. are reserved");
   const mock = configurable["mockProvider"];
   if (mock !== undefined) {
     if (!isObject(mock) || typeof mock["id"] !== "string")

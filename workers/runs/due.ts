@@ -4,6 +4,8 @@ import type { NewEvent } from "../../contracts/openwop/log.ts";
 import type { ErrorData, RunState } from "../../contracts/openwop/state.ts";
 import type { WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
 import { TIMED_OUT } from "./nodes/gates.ts";
+import { isUnsettled } from "./plan.ts";
+import { firesAt } from "./triggers.ts";
 
 /** Limits of the host (OpenWOP, discovery `limits`). */
 export interface Limits {
@@ -18,8 +20,14 @@ export interface RunLimits {
   readonly nodeExecutions: number;
   /** Milliseconds; Infinity is none. */
   readonly durationMs: number;
+  /** Turns of a loop that a supervisor or a `core.loop` leads. */
   readonly loopIterations: number;
+  /** How often an edge with a condition may lead back: a loop of changes asked for. */
+  readonly loopbacks: number;
 }
+
+/** The contract's default of `settings.maxLoopbackIterations`. */
+const DEFAULT_LOOPBACKS = 5;
 
 export function limitsOf({ record }: RunState, { settings }: WorkflowDefinition, host: Limits): RunLimits {
   const { recursionLimit, runTimeoutMs, maxLoopIterations } = record.configurable;
@@ -27,11 +35,8 @@ export function limitsOf({ record }: RunState, { settings }: WorkflowDefinition,
   return {
     nodeExecutions: Math.min(host.maxNodeExecutions, positive(recursionLimit)),
     durationMs: Math.min(positive(host.maxRunDurationMs), positive(runTimeoutMs), positive(settings.timeout)),
-    loopIterations: Math.min(
-      host.maxLoopIterations,
-      positive(maxLoopIterations),
-      positive(settings.maxLoopbackIterations),
-    ),
+    loopIterations: Math.min(host.maxLoopIterations, positive(maxLoopIterations)),
+    loopbacks: settings.maxLoopbackIterations ?? DEFAULT_LOOPBACKS,
   };
 }
 
@@ -86,8 +91,13 @@ export function expireInterrupts(state: RunState, now: number): NewEvent[] {
 export function dueAt(state: RunState, limits: RunLimits, others: Iterable<number>): number | undefined {
   if (state.status !== "running") return undefined;
   let due = Math.min(...others);
-  for (const { status, retryAt } of state.nodes.values())
-    if (status === "retrying" && retryAt !== undefined) due = Math.min(due, Date.parse(retryAt));
+  // A run that is being paused starts nothing any more.
+  if (state.pausing === undefined) {
+    for (const { status, retryAt } of state.nodes.values())
+      if (status === "retrying" && retryAt !== undefined) due = Math.min(due, Date.parse(retryAt));
+    for (const nodeId of state.fires.keys())
+      if (!isUnsettled(state.nodes.get(nodeId))) due = Math.min(due, firesAt(state, nodeId));
+  }
   for (const { status, timeoutMs, requestedAt } of state.interrupts.values()) {
     if (status === "pending" && timeoutMs !== undefined) due = Math.min(due, Date.parse(requestedAt) + timeoutMs);
   }

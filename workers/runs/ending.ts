@@ -12,7 +12,7 @@ export interface Failure {
   readonly details?: Json;
   readonly failedNodeId?: string;
   /** What comes before everything else: `cap.breached`. */
-  readonly first?: NewEvent;
+  readonly first?: readonly NewEvent[];
 }
 
 /** The outputs of a run are those of the nodes nothing follows, by node. */

@@ -23,7 +23,7 @@ export interface Graph {
 }
 
 /** Node types that decide themselves whether their loop goes on. */
-const LOOP_HEADS = new Set(["core.orchestrator.supervisor", "core.loop"]);
+export const LOOP_HEADS: ReadonlySet<string> = new Set(["core.orchestrator.supervisor", "core.loop"]);
 
 /**
  * Works out the graph. Throws `validation_error` naming the edge for unknown or doubled ids, and for a cycle that nothing ends: a loop must

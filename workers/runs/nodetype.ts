@@ -1,6 +1,7 @@
 /** What a node type is, and what it is given. */
 import type { Json } from "../../contracts/openwop/json.ts";
 import type { NewEvent } from "../../contracts/openwop/log.ts";
+import type { Write } from "./channels.ts";
 import type { ErrorData, NodeState, RunState } from "../../contracts/openwop/state.ts";
 import type { WorkflowNode } from "../../contracts/openwop/workflow.ts";
 
@@ -20,7 +21,7 @@ export type NodeResult =
       /** Variables to set. */
       readonly variables?: Json;
       /** Writes to channels. */
-      readonly writes?: readonly { readonly channel: string; readonly value: unknown }[];
+      readonly writes?: readonly Write[];
       /** Events before `node.completed`. */
       readonly events?: readonly NewEvent[];
     }

@@ -4,10 +4,13 @@ import type { NodeState, RunState } from "../../contracts/openwop/state.ts";
 import type { TriggerRule, WorkflowEdge } from "../../contracts/openwop/workflow.ts";
 import { holds } from "./expressions.ts";
 import type { Graph, GraphNode } from "./graph.ts";
+import { firesAt, firing, isTriggered } from "./triggers.ts";
 
 export interface Moves {
   /** Nodes to start, in topological order. */
   readonly start: readonly GraphNode[];
+  /** Events that nodes are started for: writes to channels they watch. By node. */
+  readonly causes: ReadonlyMap<string, string>;
   /** Nodes that will not run, and why. */
   readonly skip: readonly { readonly node: GraphNode; readonly reason: string }[];
   /** A failure that no edge takes care of. */
@@ -19,15 +22,19 @@ export interface Moves {
 type Edge = "pending" | "success" | "failed" | "skipped";
 type Verdict = "wait" | "start" | "skip";
 
-export function nextMoves(graph: Graph, state: RunState): Moves {
+/** `clock` is epoch milliseconds: only writes that must have been followed by quiet ask for it. */
+export function nextMoves(graph: Graph, state: RunState, clock = Infinity): Moves {
   const start: GraphNode[] = [];
+  const causes = new Map<string, string>();
   const skip: { node: GraphNode; reason: string }[] = [];
   const busyLoops = new Set<number>();
   let waiting = false;
   for (const one of graph.nodes) {
     const now = state.nodes.get(one.node.id);
-    const verdict = isUnsettled(now) ? "wait" : verdictOn(one, now, state);
-    if (verdict === "wait" && isUnsettled(now)) waiting = true;
+    const fire = isUnsettled(now) || one.node.disabled === true ? undefined : firing(state, one.node.id, clock);
+    const verdict = isUnsettled(now) ? "wait" : fire === undefined ? verdictOn(one, now, state) : "start";
+    if (fire !== undefined) causes.set(one.node.id, fire.eventId);
+    if (verdict === "wait" && (isUnsettled(now) || willFire(one, state))) waiting = true;
     if (verdict === "start") start.push(one);
     if (verdict === "skip") skip.push({ node: one, reason: reasonOf(one) });
     if (one.loop >= 0 && (verdict === "start" || isUnsettled(now))) busyLoops.add(one.loop);
@@ -38,15 +45,22 @@ export function nextMoves(graph: Graph, state: RunState): Moves {
     if (first === undefined || busyLoops.has(first.loop)) continue;
     for (const head of loop) if (!start.includes(head) && goesRound(head, state)) start.push(head);
   }
-  const followers = start.filter((one) =>
-    one.incoming.every((edge) => !leavesBusyLoop(graph, edge, one, busyLoops, start)),
-  );
+  // What its last turn comes to decides, also over what is not to run.
+  const over = (one: GraphNode): boolean =>
+    one.incoming.every((edge) => !leavesBusyLoop(graph, edge, one, busyLoops, start));
+  const followers = start.filter(over);
+  const skipped = skip.filter(({ node }) => over(node));
   return {
     start: followers,
-    skip,
+    causes,
+    skip: skipped,
     failed: unhandledFailure(graph, state),
-    done: followers.length === 0 && skip.length === 0 && !waiting,
+    done: followers.length === 0 && skipped.length === 0 && !waiting,
   };
+}
+
+function willFire({ node }: GraphNode, state: RunState): boolean {
+  return node.disabled !== true && firesAt(state, node.id) < Infinity;
 }
 
 export function isUnsettled(node: NodeState | undefined): boolean {
@@ -73,7 +87,7 @@ function verdictOn(one: GraphNode, now: NodeState | undefined, state: RunState):
     if (!newer) return "wait";
   }
   if (one.node.disabled === true) return ready(one, state, now) ? "skip" : "wait";
-  if (one.incoming.length === 0) return "start";
+  if (one.incoming.length === 0) return isTriggered(state, one.node.id) ? "wait" : "start";
   const rules = new Map<TriggerRule, Edge[]>();
   for (const edge of one.incoming) {
     const rule = edge.triggerRule ?? "all_success";

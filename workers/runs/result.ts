@@ -29,17 +29,25 @@ export function resultEvents(state: RunState, own: NodeState, result: NodeResult
     case "failed":
       return [...events, ...failedEvents(own, result.error, rules)];
     case "completed": {
-      for (const { channel, value } of result.writes ?? []) {
-        const refused = checkWrite(state, own, channel, value);
-        if (refused !== undefined) return [...events, ...failedEvents(own, refused, rules)];
+      const after = new Map<string, unknown>();
+      const writtenAt = new Date(rules.now).toISOString();
+      for (const write of result.writes ?? []) {
+        const { channel, value } = write;
         const declared = state.record.channels[channel];
+        if (declared !== undefined) {
+          const before = after.has(channel) ? after.get(channel) : state.channels[channel];
+          const outcome = checkWrite(declared, own, before, write, writtenAt);
+          if ("refused" in outcome) return [...(result.events ?? []), ...failedEvents(own, outcome.refused, rules)];
+          after.set(channel, outcome.after);
+        }
+        const schemaVersion = write.schemaVersion ?? declared?.schemaVersion;
         const payload = {
           channel,
           value,
           reducer: declared?.reducer ?? "append",
-          writtenAt: new Date(rules.now).toISOString(),
+          writtenAt,
           nodeId,
-          ...(declared?.schemaVersion !== undefined && { schemaVersion: declared.schemaVersion }),
+          ...(schemaVersion !== undefined && { schemaVersion }),
         };
         events.push({ type: "channel.written", nodeId, payload });
       }
@@ -85,12 +93,13 @@ function asked(state: RunState, own: NodeState, question: Question, id: () => st
     ...(resumeSchema !== undefined && { resumeSchema }),
     ...(timeoutMs !== undefined && { timeoutMs }),
   };
-  const low =
-    kind === "low-confidence"
+  const why = kind.startsWith("conversation.")
+    ? { reason: "conversation-input" }
+    : kind === "low-confidence"
       ? { reason: "low-confidence", agentId: data["agentId"], threshold: data["threshold"], observed: data["observed"] }
       : {};
   const events: NewEvent[] = [
-    { type: "node.suspended", nodeId, eventId: suspended, payload: { nodeId, interruptId, kind, key, ...low } },
+    { type: "node.suspended", nodeId, eventId: suspended, payload: { nodeId, interruptId, kind, key, ...why } },
     { type: "interrupt.requested", nodeId, eventId: requested, causationId: suspended, payload: base },
   ];
   if (kind === "approval") {

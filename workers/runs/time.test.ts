@@ -128,7 +128,7 @@ describe("deadlines", () => {
       ],
     });
   };
-  const limits = { nodeExecutions: 10, durationMs: 2 * HOUR, loopIterations: 10 };
+  const limits = { nodeExecutions: 10, durationMs: 2 * HOUR, loopIterations: 10, loopbacks: 5 };
 
   test("a clock that goes back ends nothing, and waits for the same moment", () => {
     const state = asks();

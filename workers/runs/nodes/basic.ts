@@ -115,14 +115,19 @@ const loop: NodeType = {
   },
 };
 
-/** Writes `config.value` (or its input `value`) to a channel; with a template in it, what the run holds at that moment. */
+/**
+ * Writes `config.value` (or its input `value`) to a channel; with a template in it, what the run holds at that moment. `config.schemaVersion`
+ * says for which version of the channel's schema the value was made.
+ */
 const channelWrite: NodeType = {
   typeId: "core.channelWrite",
   mode: "instant",
   run({ config, inputs }) {
     const channel = textOr(config["channelName"], "");
     const value = inputs["value"] ?? inputs["input"] ?? config["value"] ?? null;
-    return { kind: "completed", outputs: { channel, value }, writes: [{ channel, value }] };
+    const { schemaVersion } = config;
+    const write = { channel, value, ...(typeof schemaVersion === "number" && { schemaVersion }) };
+    return { kind: "completed", outputs: { channel, value }, writes: [write] };
   },
   check: (node, field) => needsText(node.config, field, "channelName"),
 };

@@ -148,6 +148,19 @@ export function childNodes(children: Children): readonly NodeType[] {
       };
     },
     resume: (_call, value) => completed({ continue: true, answer: value }),
+    check({ config }, field) {
+      const wrong = (name: string, what: string): BeamlineError =>
+        new BeamlineError("validation_error", `${field}.config.${name} ${what}`, { field: `${field}.config.${name}` });
+      const { askUserRouting, workerDispatchModel, fanOutPolicy, iterationCap } = config;
+      if (![undefined, "auto", "clarification"].includes(askUserRouting as string | undefined))
+        throw wrong("askUserRouting", "must be auto or clarification: this host has no conversations");
+      if (![undefined, "child-run"].includes(workerDispatchModel as string | undefined))
+        throw wrong("workerDispatchModel", "must be child-run");
+      if (![undefined, "sequential", "reject"].includes(fanOutPolicy as string | undefined))
+        throw wrong("fanOutPolicy", "must be sequential or reject");
+      if (iterationCap !== undefined && !(Number.isInteger(iterationCap) && Number(iterationCap) >= 1))
+        throw wrong("iterationCap", "must be a whole number of at least 1");
+    },
   };
   return [subWorkflow, dispatch, supervisor];
 }

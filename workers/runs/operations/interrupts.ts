@@ -140,7 +140,9 @@ function answerEvents(ports: RunsPorts, asker: Asker, interrupt: Interrupt, give
     case "external-event":
       checkCorrelation(data, given);
       break;
+    case "conversation.start":
     case "conversation.exchange":
+    case "conversation.close":
       if (isObject(data["outcomeSchema"])) conform(data["outcomeSchema"], given, "resumeValue");
       break;
     default:

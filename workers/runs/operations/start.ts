@@ -10,6 +10,7 @@ import { isTest, permit, type Answer, type Asker } from "../caller.ts";
 import { checkConfigurable } from "../configurable.ts";
 import type { Current } from "../definitions.ts";
 import type { RunsPorts } from "../ports.ts";
+import { channelTriggers } from "../triggers.ts";
 
 const METADATA_BYTES = 50 * 1024;
 const METADATA_DEPTH = 16;
@@ -139,6 +140,7 @@ export function recordOf(
     owner: { tenant, ...(principal !== "" && { principal }) },
     variables: definition.variables,
     channels: channelsOf(definition),
+    ...triggersOf(definition),
     masking: maskingOf(definition),
     ...sensitivePorts(definition),
     ...(test && { test }),
@@ -180,6 +182,11 @@ function channelsOf(definition: WorkflowDefinition): Record<string, Channel> {
     };
   }
   return channels;
+}
+
+function triggersOf(definition: WorkflowDefinition): Pick<RunRecord, "triggers"> {
+  const triggers = channelTriggers(definition);
+  return triggers.length === 0 ? {} : { triggers };
 }
 
 function maskingOf({ metadata }: WorkflowDefinition): Masking {

@@ -5,11 +5,13 @@ import type { WorkflowDefinition, WorkflowEdge, WorkflowNode } from "../../../co
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { invalid } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
+import { checkChannels } from "../channels.ts";
 import { schemaOf } from "../configurable.ts";
 import { checkExpression, regexOf } from "../expressions.ts";
 import { graphOf } from "../graph.ts";
 import type { NodeType } from "../nodetype.ts";
 import type { RunsPorts } from "../ports.ts";
+import { checkTrigger } from "../triggers.ts";
 import { GATED } from "./start.ts";
 
 /** Scope of the admin route. */
@@ -47,6 +49,8 @@ export function checkWorkflow(given: unknown, nodeTypes: ReadonlyMap<string, Nod
     if (names.has(name)) throw invalid(`variables[${at}].name`, `${name} is there twice`);
     names.add(name);
   });
+  checkChannels(definition);
+  definition.triggers.forEach((trigger, at) => checkTrigger(definition, trigger, `triggers[${at}]`));
   if (definition.configurableSchema !== undefined) schemaOf(definition.configurableSchema, "configurableSchema");
   return definition;
 }
