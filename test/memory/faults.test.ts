@@ -44,13 +44,19 @@ describe("Redis", () => {
       await expect(world.call("pushEvent", { id: "during" })).rejects.toMatchObject(refused);
       await expect(world.call("pushEvent", { id: "during", critical: true })).rejects.toMatchObject(refused);
       await expect(world.call("storeDecision", { id: "during" })).rejects.toMatchObject(refused);
+      await expect(world.call("updateGoal", { id: "before", status: "failed" })).rejects.toMatchObject(refused);
+      await expect(world.call("updateMetric", { key: "during", value: 1 })).rejects.toMatchObject(refused);
       await expect(world.call("getActiveGoals", {})).rejects.toMatchObject(refused);
+      await expect(world.call("getRecentEvents", { count: 1 })).rejects.toMatchObject(refused);
       expect(await logged()).toBe(count);
       await world.call("addKnowledge", { title: "During", content: "Knowledge needs no Redis.", source: "test" });
       expect((await world.call("searchKnowledge", { query: "knowledge needs" })).results).toHaveLength(1);
       await world.redis.restart();
       await until(() => world.call("storeGoal", { id: "after", status: "pending" }).then(() => true));
       expect((await world.call("getActiveGoals", {})).goals.map(({ id }) => id)).toEqual(["before", "after"]);
+      const { events } = await world.call("getRecentEvents", { count: -1 });
+      expect(events.map(({ id }) => id)).toEqual(["before"]);
+      await expect(world.call("getMetric", { key: "during" })).rejects.toMatchObject({ code: "not_found" });
     },
   );
 
@@ -106,6 +112,10 @@ describe("Redis", () => {
   verifies("clear-failure", "memory: texts of megabytes are stored and read back", async () => {
     const state = json({ text: "é".repeat(1_500_000) });
     await world.call("storeAgentState", { agent_name: "huge", state_json: state });
+    const recent = (await world.bus.jsm.streams.info("MEMORY_RECENT")).state.last_seq;
+    for (const critical of [false, true])
+      await world.call("pushEvent", { id: `huge-${critical}`, category: "huge", critical, data_json: state });
+    await until(async () => (await world.bus.jsm.streams.info("MEMORY_RECENT")).state.last_seq > recent);
     const content = "haystack ".repeat(250_000) + "needle7731";
     await world.call("addKnowledge", { title: "Huge", content, source: "test" });
     const { results } = await world.call("searchKnowledge", { query: "needle7731", n_results: 1 });
@@ -115,6 +125,10 @@ describe("Redis", () => {
     await redis.redis.flushall();
     await redis.close();
     expect((await world.call("getAgentState", { agent_name: "huge" })).state_json.equals(state)).toBe(true);
+    for (const id of ["huge-true", "huge-false"]) {
+      const { events } = await world.call("getRecentEvents", { count: -1, category: "huge" });
+      expect(events.find((event) => event.id === id)?.data_json.equals(state)).toBe(true);
+    }
     const { chunks } = await world.call("assembleContext", {
       task_description: "needle7731",
       memory_tiers: ["knowledge"],

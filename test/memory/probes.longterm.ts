@@ -132,6 +132,9 @@ export const longTermProbes: readonly Probe[] = [
       for (const chunk of context.chunks) expect(chunk.tokens).toBe(Math.ceil(Buffer.byteLength(chunk.content) / 4));
       expect(context.total_tokens).toBe(context.chunks.reduce((sum, chunk) => sum + chunk.tokens, 0));
       expect(context.total_tokens).toBeLessThanOrEqual(4000);
+      expect(context.chunks).toContainEqual(
+        expect.objectContaining({ source: "operational", content: `{"seen":"${word}"}`, relevance: 0.8 }),
+      );
       const relevances = context.chunks.map((chunk) => chunk.relevance);
       expect(relevances).toEqual(relevances.toSorted((a, b) => b - a));
       expect(await call("assembleContext", { task_description: word, max_tokens: 0 })).toEqual(context);
@@ -180,30 +183,43 @@ export const longTermProbes: readonly Probe[] = [
       const cases: readonly (readonly [Method, object, string])[] = [
         ["pushEvent", { id, category: id, data_json: bad }, "data_json"],
         ["updateMetric", { value: 1 }, "key"],
+        ["updateMetric", { key: id, value: Number.NaN }, "value"],
+        ["updateMetric", { key: id, value: Number.POSITIVE_INFINITY }, "value"],
         ["storeGoal", { description: "no id" }, "id"],
         ["storeGoal", { id, metadata_json: bad }, "metadata_json"],
         ["updateGoal", { status: "completed" }, "id"],
         ["storeTask", { goal_id: id }, "id"],
         ["storeTask", { id }, "goal_id"],
         ["storeTask", { id, goal_id: id, duration_ms: -1n }, "duration_ms"],
+        ["storeTask", { id, goal_id: id, input_json: bad }, "input_json"],
+        ["storeTask", { id, goal_id: id, output_json: bad }, "output_json"],
         ["storeToolCall", { tool_name: "x" }, "id"],
         ["storeToolCall", { id, input_json: bad }, "input_json"],
+        ["storeToolCall", { id, output_json: bad }, "output_json"],
+        ["storeToolCall", { id, duration_ms: -1n }, "duration_ms"],
         ["storeDecision", { context: "x" }, "id"],
         ["storeDecision", { id, options_json: bad }, "options_json"],
         ["storePattern", { trigger: "x" }, "id"],
         ["storePattern", { id, success_rate: 1.5 }, "success_rate"],
+        ["storePattern", { id, success_rate: -0.1 }, "success_rate"],
+        ["storePattern", { id, success_rate: Number.NaN }, "success_rate"],
         ["storePattern", { id, uses: -1 }, "uses"],
+        ["findPattern", { trigger: id, min_success_rate: Number.NaN }, "min_success_rate"],
         ["updatePatternStats", { success: true }, "id"],
         ["storeAgentState", { state_json: json(1) }, "agent_name"],
         ["storeAgentState", { agent_name: id, state_json: bad }, "state_json"],
         ["storeProcedure", { name: "x" }, "id"],
         ["storeProcedure", { id, success_count: -1 }, "success_count"],
+        ["storeProcedure", { id, fail_count: -1 }, "fail_count"],
+        ["storeProcedure", { id, avg_duration_ms: -1n }, "avg_duration_ms"],
         ["storeProcedure", { id, steps_json: bad }, "steps_json"],
         ["storeIncident", { description: "x" }, "id"],
         ["storeIncident", { id, symptoms_json: bad }, "symptoms_json"],
         ["storeConfigChange", { file_path: "x" }, "id"],
         ["addKnowledge", { source: "x" }, "content"],
         ["semanticSearch", { query: "x", min_relevance: 7 }, "min_relevance"],
+        ["semanticSearch", { query: "x", min_relevance: Number.NaN }, "min_relevance"],
+        ["searchKnowledge", { query: "x", min_relevance: -7 }, "min_relevance"],
       ];
       for (const [method, request, field] of cases) {
         const { code, message } = await refused(method, request);
@@ -213,6 +229,13 @@ export const longTermProbes: readonly Probe[] = [
       expect((await call("getRecentEvents", { count: 10, category: id })).events).toEqual([]);
       expect((await call("getActiveGoals", {})).goals.some((goal) => goal.id === id)).toBe(false);
       expect((await refused("getAgentState", { agent_name: id })).code).toBe("not_found");
+      expect((await refused("getMetric", { key: id })).code).toBe("not_found");
+      expect((await call("findPattern", { trigger: id })).found).toBe(false);
+      const { results } = await call("semanticSearch", { query: id, n_results: 1_000 });
+      expect(results.filter((result) => result.id === id)).toEqual([]);
+      // Counts without a meaning of their own are not refused: the contract gives them one.
+      expect((await call("semanticSearch", { query: id, n_results: -3 })).results.length).toBeLessThanOrEqual(10);
+      expect((await call("getTasksForGoal", { goal_id: "" })).tasks).toEqual([]);
     },
   },
 ];

@@ -1,8 +1,9 @@
 /** The probe list of the contract, over NATS and over gRPC, against the same worker: one contract, the same results and the same errors. */
-import { credentials as channel, type ServiceError } from "@grpc/grpc-js";
+import { credentials as channel, status, type ServiceError } from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { BeamlineError, codeOfGrpcStatus } from "../../contracts/errors.ts";
 import { MemoryServiceDefinition } from "../../contracts/gen/aios/memory.ts";
+import { routesOf } from "../../contracts/routes.ts";
 import { freePort } from "../../deploy/local/ports.ts";
 import { openEdge } from "../../edge/edge.ts";
 import { Scope } from "../../runtime/lifecycle.ts";
@@ -54,6 +55,25 @@ describe.each(["nats", "grpc"] as const)("over %s", (transport) => {
     );
   }
 });
+
+verifies(
+  "clear-failure",
+  "memory: bytes that are not UTF-8 are refused, over gRPC with their field and over NATS as a body, and store nothing",
+  async () => {
+    const nonsense = Buffer.from([0x22, 0xff, 0xfe, 0x22]);
+    const category = "nonsense";
+    for (const critical of [false, true])
+      await expect(client.call("pushEvent", { category, critical, data_json: nonsense })).rejects.toMatchObject({
+        code: status.INVALID_ARGUMENT,
+        details: expect.stringContaining("data_json") as string,
+      });
+    const body = Buffer.concat([Buffer.from(`{"category":"${category}","data_json":`), nonsense, Buffer.from("}")]);
+    const reply = await world.bus.nc.request(routesOf(MemoryServiceDefinition).pushEvent.subject, body);
+    expect(reply.headers?.get("Nats-Service-Error-Code") ?? "").not.toBe("");
+    expect(reply.string()).toContain("UTF-8");
+    expect((await client.call("getRecentEvents", { count: -1, category })).events).toEqual([]);
+  },
+);
 
 function at(transport: "nats" | "grpc", id: string): At {
   const call: World["call"] =

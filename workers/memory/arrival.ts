@@ -30,6 +30,21 @@ export function shownText({ at, entry }: Pick<Arrival, "at" | "entry">): string 
   return entry.startsWith("\n") ? `${entry.slice(1, -1)},"timestamp":${Math.floor(at / 1_000_000)}}` : entry;
 }
 
+/** Characters of one message of the log at most, unless one event alone has more: so that a batch of events is never too large for a message. */
+const MOST_CHARS = 256 * 1024;
+
+/** How many of the first events make a message of the log: at least one, at most `most`. */
+export function fitting(arrivals: readonly Pick<Arrival, "entry">[], most: number): number {
+  let chars = 0;
+  let count = 0;
+  for (const { entry } of arrivals) {
+    chars += entry.length;
+    if (count === most || (count > 0 && chars > MOST_CHARS)) break;
+    count++;
+  }
+  return count;
+}
+
 /** A message of the log. */
 export function writeArrivals(arrivals: readonly Arrival[]): string {
   let events = "";

@@ -8,7 +8,7 @@
 import type { JsonObject } from "../../contracts/codec.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
-import type { Arrival } from "./arrival.ts";
+import { fitting, type Arrival } from "./arrival.ts";
 import type { MemoryLog } from "./log.ts";
 import type { MetricSet } from "./ports.ts";
 
@@ -107,7 +107,7 @@ export class Behind {
     let logged = 0;
     for (const [tenant, batch] of this.#tenants) {
       while (batch.events.length > 0 || batch.metrics.size > 0) {
-        const events = batch.events.splice(0, this.#perMessage);
+        const events = batch.events.splice(0, fitting(batch.events, this.#perMessage));
         const metrics = new Map(batch.metrics);
         batch.metrics.clear();
         this.#size -= events.length + metrics.size;

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { codecOf } from "../../contracts/codec.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { Event } from "../../contracts/gen/aios/memory.ts";
-import { entryOf, readArrivals, shownText, writeArrivals } from "./arrival.ts";
+import { entryOf, fitting, readArrivals, shownText, writeArrivals } from "./arrival.ts";
 import { canonicalEvent, canonicalRequest } from "./event.ts";
 
 const codec = codecOf(Event);
@@ -50,4 +50,13 @@ test("E2: an event without a timestamp shows its arrival, and comes out of the l
   expect(readArrivals("log.memory.recent.t", writeArrivals([arrival]))).toEqual([
     { ...arrival, text: shownText(arrival) },
   ]);
+});
+
+test("a message of the log takes as many events as are wanted, fewer when they are large, and always one", () => {
+  const of = (...sizes: number[]) => sizes.map((size) => ({ entry: "x".repeat(size) }));
+  expect(fitting(of(10, 10, 10), 2)).toBe(2);
+  expect(fitting(of(10, 10, 10), 1_000)).toBe(3);
+  expect(fitting(of(200_000, 62_144, 1), 1_000)).toBe(2);
+  expect(fitting(of(5_000_000, 1), 1_000)).toBe(1);
+  expect(fitting([], 1_000)).toBe(0);
 });

@@ -6,7 +6,7 @@ import type { CallContext, Handlers } from "../../contracts/handlers.ts";
 import { header } from "../../contracts/headers.ts";
 import { isTraceparent, traceIdOf } from "../../runtime/trace.ts";
 import type { Archive, Hit } from "./archive.ts";
-import { requireCount, requireJson, requireRange, requireText } from "./check.ts";
+import { requireCount, requireFinite, requireJson, requireRange, requireText } from "./check.ts";
 import { collectionNames } from "./document.ts";
 import type { Host } from "./host.ts";
 import { compare, inOrder, learn, tasksOf } from "./learn.ts";
@@ -166,6 +166,7 @@ export function memoryHandlers(parts: Parts): Handlers<typeof memory.MemoryServi
 
     /** The stored trigger contains the query, not the reverse; nothing in the query is a wildcard. */
     async findPattern({ trigger, min_success_rate }, { tenant }) {
+      requireFinite("min_success_rate", min_success_rate);
       const held = await working.hot.pattern(tenant, trigger, min_success_rate);
       return held === undefined
         ? { found: false }

@@ -15,7 +15,7 @@ import {
 } from "../../contracts/gen/aios/memory.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
-import { entryOf, type Arrival } from "./arrival.ts";
+import { entryOf, fitting, type Arrival } from "./arrival.ts";
 import type { Behind } from "./behind.ts";
 import { requireFinite, requireText } from "./check.ts";
 import { canonicalEvent } from "./event.ts";
@@ -160,7 +160,12 @@ export class Operational {
    */
   async #storeCritical(tenant: string, batch: readonly Arrival[]): Promise<void> {
     if (!this.#parts.hot.up) throw new BeamlineError("unavailable", "hot state (Redis) cannot be reached");
-    await this.#parts.log.appendCritical(tenant, batch);
+    let left = batch;
+    while (left.length > 0) {
+      const count = fitting(left, MOST_CRITICAL);
+      await this.#parts.log.appendCritical(tenant, left.slice(0, count));
+      left = left.slice(count);
+    }
     await this.#parts.hot.push(batch, []);
   }
 }
