@@ -15,6 +15,8 @@ export const header = {
   /** RouterAdmin key, forwarded from gRPC metadata. */
   apiKey: "x-api-key",
   idempotencyKey: "idempotency_key",
+  /** How long the key of a decide request is remembered, milliseconds, when it is less than the router's hour. Ours, from its own gateway. */
+  idempotencyTtl: "idempotency_ttl_ms",
   /** Task on whose behalf a call is made; becomes provenance where something is remembered. */
   taskId: "task_id",
   /** Absolute deadline in epoch milliseconds. */

@@ -190,6 +190,8 @@ export const buckets = {
   policies: { name: "policies", purpose: "routing policies", history: 10, ttlMs: 0 },
   /** Routing extensions: key `<tenant>.<extension>`, tenant `*` for everybody; value a registry record. */
   extensions: { name: "extensions", purpose: "routing extensions", history: 5, ttlMs: 0 },
+  /** Blocks registered over the REST gateway: key `<tenant>.<type>.<version>`. */
+  blocks: { name: "blocks", purpose: "registry of blocks", history: 5, ttlMs: 0 },
   /** Projects, indexes, tasks, chats and subscriptions of the control surface: key `<tenant>.<kind>.<id>`. */
   control: { name: "control", purpose: "records of the control surface", history: 1, ttlMs: 7 * DAY_MS },
   // -- tools ----------------------------------------------------------------------------------------------------------

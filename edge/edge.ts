@@ -14,6 +14,7 @@ import { busSettings, edgeSettings, openwopSettings, processSettings } from "../
 import { startTelemetry } from "../runtime/telemetry.ts";
 import { traceIdOf } from "../runtime/trace.ts";
 import { VERSION } from "../runtime/version.ts";
+import { abuseRules } from "./beamline/abuse.ts";
 import { beamlineRest } from "./beamline/rest.ts";
 import { restSettings } from "./beamline/settings.ts";
 import { KeyRing, type AuthPolicy } from "./auth.ts";
@@ -94,10 +95,13 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
           registry: telemetry.registry,
           log,
           now: () => systemClock.now(),
+          idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS,
+          abuse: config.GATEWAY_ABUSE_DETECTION ? abuseRules : undefined,
           limits: {
             windowSeconds: config.GATEWAY_RATE_LIMIT_TTL_SECONDS,
             decide: config.GATEWAY_RATE_LIMIT_DECIDE,
             messages: config.GATEWAY_RATE_LIMIT_MESSAGES,
+            registry: config.GATEWAY_RATE_LIMIT_REGISTRY,
             global: config.GATEWAY_RATE_LIMIT_GLOBAL,
           },
         });

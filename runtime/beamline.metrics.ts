@@ -119,6 +119,11 @@ export const gatewayMetrics = {
   gateway_nats_messages_sent_total: counter("Messages sent to the bus.", "subject"),
   gateway_nats_publish_failures_total: counter("Messages that could not be sent.", "subject", "error"),
   gateway_nats_connection_status: gauge("1 while connected to the bus."),
+  gateway_abuse_detected_total: counter("Signs of abuse, refused requests among them.", "kind"),
+};
+
+/** Keys of the REST gateway, which the routers look up for all edges. */
+export const keyMetrics = {
   beamline_gateway_idempotency_hits_total: counter("Requests answered from an earlier answer."),
   beamline_gateway_idempotency_miss_total: counter("Requests seen for the first time."),
   beamline_gateway_idempotency_store_errors_total: counter("Failures of the store of earlier answers."),

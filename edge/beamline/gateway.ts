@@ -19,6 +19,7 @@ import type { Logger } from "../../runtime/log.ts";
 import type { Metrics, Registry } from "../../runtime/metrics.ts";
 import { acceptTraceparent } from "../../runtime/trace.ts";
 import { authenticate, bearerOf, type AuthPolicy, type Principal } from "../auth.ts";
+import { AbuseWatch, type AbuseRules } from "./abuse.ts";
 import { Limiter, type Limit, type Standing } from "./limiter.ts";
 
 export interface RestDeps {
@@ -31,8 +32,13 @@ export interface RestDeps {
     readonly windowSeconds: number;
     readonly decide: number;
     readonly messages: number;
+    readonly registry: number;
     readonly global: number;
   };
+  /** How long an answer is given again to a request with the same `assignment_id`, `ack_id` or `usage_id`, milliseconds. */
+  readonly idempotencyTtlMs: number;
+  /** Undefined detects nothing. */
+  readonly abuse: AbuseRules | undefined;
   /** Epoch milliseconds. */
   readonly now: () => number;
 }
@@ -50,7 +56,7 @@ export interface Visit {
 /** How a route is looked at before it runs. */
 export interface Rules {
   /** Name of its limit; undefined counts against the global one alone. */
-  readonly endpoint?: "decide" | "messages";
+  readonly endpoint?: "decide" | "messages" | "registry";
   /** The admin key is checked by the router; the gateway passes it on. */
   readonly admin?: boolean;
 }
@@ -72,12 +78,14 @@ const levelNames = [
 export class Gateway {
   readonly deps: RestDeps;
   readonly #limiter: Limiter;
+  readonly #abuse: AbuseWatch | undefined;
   readonly #metrics: Metrics<typeof gatewayMetrics>;
   readonly #visits = new WeakMap<FastifyRequest, Visit>();
 
   constructor(deps: RestDeps) {
     this.deps = deps;
     this.#limiter = new Limiter(deps.limits.windowSeconds, deps.now);
+    this.#abuse = deps.abuse && new AbuseWatch(deps.abuse, deps.now);
     this.#metrics = deps.registry.use(gatewayMetrics);
   }
 
@@ -94,6 +102,7 @@ export class Gateway {
         field: "X-Tenant-ID",
       });
     const tenant = principal.tenant ?? named;
+    this.#lookForAbuse(request, tenant, authorization);
     const traceId = textOf(request.headers["x-trace-id"]) ?? "";
     const headers: Record<string, string> = {
       [header.traceparent]: acceptTraceparent(textOf(request.headers["traceparent"])),
@@ -189,6 +198,23 @@ export class Gateway {
     this.#metrics.gateway_nats_connection_status.with().set(this.deps.caller.bus.connected ? 1 : 0);
   }
 
+  /** Of callers whose credential was looked at, so that nobody is refused for what a stranger did in his name. Throws `rate_limit_exceeded`. */
+  #lookForAbuse(request: FastifyRequest, tenant: string, authorization: string | undefined): void {
+    if (this.#abuse === undefined) return;
+    const length = request.headers["content-length"];
+    const payloadBytes = length === undefined ? undefined : Number(length);
+    const key = digestOf(authorization);
+    for (const { kind, retryAfterSeconds } of this.#abuse.look({ tenant, address: request.ip, key, payloadBytes })) {
+      this.#metrics.gateway_abuse_detected_total.with({ kind }).add();
+      if (kind !== "blocked") this.deps.log.warn("a REST caller behaves like abuse", { kind, tenant_id: tenant });
+      if (retryAfterSeconds === undefined) continue;
+      throw new BeamlineError("rate_limit_exceeded", "refused because of abuse", {
+        retryAfterSeconds,
+        details: { endpoint: "abuse", reason: kind },
+      });
+    }
+  }
+
   /** Callers are told apart by credential, else by address, and by the tenant they name. */
   #limit(
     request: FastifyRequest,
@@ -197,11 +223,9 @@ export class Gateway {
     authorization: string | undefined,
     tenant: string,
   ): void {
-    const { decide, messages, global } = this.deps.limits;
-    const who =
-      authorization === undefined ? request.ip : createHash("sha256").update(authorization).digest("hex").slice(0, 16);
-    const limits: Limit[] = [{ endpoint: "global", max: global }];
-    if (endpoint !== undefined) limits.unshift({ endpoint, max: endpoint === "decide" ? decide : messages });
+    const who = digestOf(authorization) || request.ip;
+    const limits: Limit[] = [{ endpoint: "global", max: this.deps.limits.global }];
+    if (endpoint !== undefined) limits.unshift({ endpoint, max: this.deps.limits[endpoint] });
     const standing = this.#limiter.take(`${who} ${tenant}`, limits);
     if (standing === undefined) return;
     tell(reply, standing);
@@ -214,6 +238,11 @@ export class Gateway {
       details: { endpoint: standing.endpoint, limit: standing.limit },
     });
   }
+}
+
+/** Tells one credential from another without knowing it; empty for none. */
+function digestOf(authorization: string | undefined): string {
+  return authorization === undefined ? "" : createHash("sha256").update(authorization).digest("hex").slice(0, 16);
 }
 
 /** A mistake the gateway itself found. */
@@ -231,6 +260,7 @@ function tell(reply: FastifyReply, { limit, remaining, resetSeconds }: Standing)
 /** A key used with another body is 409 over HTTP (BeamLine, consumers, fate rules). */
 function statusOf(error: BeamlineError): number {
   if (error.intakeErrorCode === "IDEMPOTENCY_VIOLATION" || error.code === "already_exists") return 409;
+  if (error.details["reason"] === "conflict") return 409;
   return meaning(codeIn("beamline", error.code)).http;
 }
 

@@ -8,6 +8,7 @@
  * | PUT, DELETE /api/v1/messages/:messageId | nobody: as the C gateway answers |
  * | GET /api/v1/messages/stream, GET /api/v1/results/stream | events |
  * | /api/v1/policies/..., /api/v1/extensions/... | beamline.router.v1.admin.*, with the admin key |
+ * | /api/v1/registry/blocks/... | beamline.router.v1.registry.* |
  * | GET /api/v1/usage | beamline.router.v1.usage |
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods } from "fastify";
@@ -15,6 +16,7 @@ import type { JsonObject } from "../../contracts/codec.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { header } from "../../contracts/headers.ts";
 import { asObject, badRequest, Gateway, jsonOr, type RestDeps, type Rules } from "./gateway.ts";
+import { registryRoutes } from "./registry.ts";
 import { ResultHub } from "./results.ts";
 import { MessageFeed, streamResults } from "./streams.ts";
 
@@ -48,6 +50,7 @@ export function beamlineRest(app: FastifyInstance, deps: RestDeps): void {
       });
     };
     messageRoutes(route, gateway, feed);
+    registryRoutes(route, gateway);
     adminRoutes(route, gateway);
     route("GET", "/api/v1/results/stream", {}, (request, reply) => streamResults(gateway, hub, request, reply));
     route("GET", "/api/v1/messages/stream", {}, (request, reply) => feed.stream(gateway, request, reply));
@@ -76,7 +79,7 @@ function messageRoutes(route: Add, gateway: Gateway, feed: MessageFeed): void {
         field: "tenant_id",
         details: { type: "required_field_missing" },
       });
-    const answer = await gateway.ask(`${ROUTER}.decide`, text, headers);
+    const answer = await gateway.ask(`${ROUTER}.decide`, text, { ...headers, ...keyed(body, gateway) });
     const { message_id } = { ...asObject(body), ...asObject(asObject(body)["message"]) };
     feed.tell(named, "message_created", { message_id, tenant_id: named, decision: jsonOr(answer) });
     return json(reply, answer);
@@ -165,6 +168,20 @@ function adminRoutes(route: Add, gateway: Gateway): void {
   route("GET", "/api/v1/extensions/circuit-breakers", admin, (request) =>
     ask(request, "get_circuit_breaker_states", {}),
   );
+}
+
+/** Ids that make a request one request, however often it is sent (BeamLine, idempotency, gateway HTTP). */
+const idempotencyIds = ["assignment_id", "ack_id", "usage_id"] as const;
+
+/** The key such a request has at the router, which all edges share; a key of its own goes before it. */
+function keyed(body: unknown, { deps }: Gateway): Readonly<Record<string, string>> {
+  for (const name of idempotencyIds) {
+    const id = asObject(body)[name];
+    if (typeof id !== "string" || id === "") continue;
+    if (id.length > 200) throw badRequest(name, "must have at most 200 characters");
+    return { [header.idempotencyKey]: `gateway:${name}:${id}`, [header.idempotencyTtl]: String(deps.idempotencyTtlMs) };
+  }
+  return {};
 }
 
 function without(headers: Readonly<Record<string, string>>): Record<string, string> {

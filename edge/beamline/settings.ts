@@ -1,5 +1,5 @@
 /** Settings of BeamLine's REST gateway; the limits are the contract's (BeamLine, REST gateway). */
-import { int } from "../../runtime/setting.ts";
+import { bool, durationMs, int } from "../../runtime/setting.ts";
 
 const most = 1_000_000_000;
 
@@ -13,6 +13,16 @@ export const restSettings = {
     min: 0,
     max: most,
   }),
+  GATEWAY_RATE_LIMIT_REGISTRY: int(200, "Calls of the block registry of a caller per window; 0 for no limit.", {
+    min: 0,
+    max: most,
+  }),
+  IDEMPOTENCY_TTL_MS: durationMs(
+    300_000,
+    "How long an answer is given again to a REST request with the same assignment_id, ack_id or usage_id.",
+    { min: 1_000, max: 3_600_000 },
+  ),
+  GATEWAY_ABUSE_DETECTION: bool(false, "Whether REST callers that behave like abuse are refused for five minutes."),
   GATEWAY_RATE_LIMIT_GLOBAL: int(1_000, "REST requests of a caller per window, all routes together; 0 for no limit.", {
     min: 0,
     max: most,

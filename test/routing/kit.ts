@@ -59,3 +59,25 @@ export function serveExtension(bus: Bus, subject: string, answer: (asked: Json) 
   });
   return asked;
 }
+
+export interface Answer {
+  readonly status: number;
+  readonly body: Json;
+  readonly headers: Headers;
+}
+
+/** A call of the REST gateway, below `/api/v1/`. */
+export async function callRest(
+  to: World,
+  method: string,
+  path: string,
+  body?: unknown,
+  headers: Record<string, string> = {},
+): Promise<Answer> {
+  const response = await fetch(`http://${to.http}/api/v1/${path}`, {
+    method,
+    headers: { "content-type": "application/json", ...headers },
+    ...(body !== undefined && { body: typeof body === "string" ? body : JSON.stringify(body) }),
+  });
+  return { status: response.status, body: (await response.json()) as Json, headers: response.headers };
+}

@@ -4,20 +4,14 @@ import { publish } from "../../bus/publish.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { ADMIN_KEY, startWorld, type World } from "../kit/world.ts";
-import { putPolicy, type Json } from "./kit.ts";
+import { callRest, putPolicy, type Answer, type Json } from "./kit.ts";
 
 let world: World;
-let narrow: World;
 beforeAll(async () => {
   world = await startWorld({
     workers: ["routing", "usage"],
     syncInterval: "10s",
     env: { GATEWAY_RATE_LIMIT_DECIDE: "0", GATEWAY_RATE_LIMIT_MESSAGES: "0", GATEWAY_RATE_LIMIT_GLOBAL: "0" },
-  });
-  narrow = await startWorld({
-    workers: ["routing"],
-    syncInterval: "10s",
-    env: { GATEWAY_RATE_LIMIT_DECIDE: "3", BEAMLINE_ALLOW_ANONYMOUS: "true" },
   });
   await putPolicy(world, "acme", "split", {
     providers: [
@@ -28,29 +22,10 @@ beforeAll(async () => {
 }, 90_000);
 afterAll(async () => {
   await world?.[Symbol.asyncDispose]();
-  await narrow?.[Symbol.asyncDispose]();
 });
 
-interface Answer {
-  readonly status: number;
-  readonly body: Json;
-  readonly headers: Headers;
-}
-
-async function call(
-  method: string,
-  path: string,
-  body?: unknown,
-  headers: Record<string, string> = {},
-  to = world,
-): Promise<Answer> {
-  const response = await fetch(`http://${to.http}/api/v1/${path}`, {
-    method,
-    headers: { "content-type": "application/json", ...headers },
-    ...(body !== undefined && { body: typeof body === "string" ? body : JSON.stringify(body) }),
-  });
-  return { status: response.status, body: (await response.json()) as Json, headers: response.headers };
-}
+const call = (method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> =>
+  callRest(world, method, path, body, headers);
 
 const acme = { "X-Tenant-ID": "acme" };
 const key = { "x-api-key": ADMIN_KEY };
@@ -142,29 +117,6 @@ describe("decide", () => {
       body: { status: "deleted", message_id: "m9" },
     });
     expect(await call("GET", "nothing/here")).toMatchObject({ status: 404, body: { ok: false } });
-  });
-});
-
-describe("limits", () => {
-  test("the headers count down, then 429 with when to come back; the limit goes before everything else", async () => {
-    const remaining: (string | null)[] = [];
-    for (let i = 0; i < 3; i++) {
-      const { status, headers } = await call("POST", "routes/decide", gateway, acme, narrow);
-      expect(status).toBe(200);
-      expect(headers.get("X-RateLimit-Limit")).toBe("3");
-      remaining.push(headers.get("X-RateLimit-Remaining"));
-    }
-    const { status, body, headers } = await call("POST", "routes/decide", "{oops", { ...acme }, narrow);
-    if (status !== 429) return; // the minute turned meanwhile
-    expect(remaining).toEqual(["2", "1", "0"]);
-    expect(body).toMatchObject({ error: { code: "rate_limit_exceeded", details: { endpoint: "decide", limit: 3 } } });
-    expect(Number(headers.get("Retry-After"))).toBeGreaterThan(0);
-    expect(Number(headers.get("X-RateLimit-Reset"))).toBeGreaterThan(Date.now() / 1_000);
-    // Another tenant has a window of its own.
-    expect(
-      (await call("POST", "routes/decide", { ...gateway, tenant_id: "other" }, { "X-Tenant-ID": "other" }, narrow))
-        .status,
-    ).toBe(200);
   });
 });
 

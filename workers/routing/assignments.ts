@@ -6,7 +6,7 @@
  * A3 Whoever stops this worker waits for what is under way.
  * A4 Promised before the reply (promises.nats.ts), published after it: a worker that dies in between leaves the promise, which another one keeps.
  * A5 The assignment of a keyed request has an id made of tenant, key and content, so that a request which is repeated after such a death is one
- *    assignment still. The hour is part of it: a key that is used anew after its time is another request.
+ *    assignment still. The stretch of time a key lives is part of it: a key that is used anew after its time is another request.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Bus } from "../../bus/connect.ts";
@@ -138,5 +138,5 @@ export class BusAssignments implements Assignments {
 /** A5. */
 function keyedId(request: RoutingRequest, now: number): string {
   const { tenant, idempotencyKey } = request;
-  return uuidOf(tenant, idempotencyKey, digestOf(request), Math.floor(now / KEY_TTL_MS));
+  return uuidOf(tenant, idempotencyKey, digestOf(request), Math.floor(now / (request.keyTtlMs ?? KEY_TTL_MS)));
 }

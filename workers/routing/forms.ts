@@ -32,8 +32,10 @@ export interface RoutingRequest {
   readonly policyId: string;
   /** What rules and sessions look at. In the extended form metadata, context and constraints together. */
   readonly context: Readonly<JsonObject>;
-  /** The request's key, else the message's. */
+  /** The request's key, else the message's, else the header's. */
   readonly idempotencyKey: string;
+  /** How long its answer is given again, milliseconds; the router's own time when undefined. */
+  readonly keyTtlMs: number | undefined;
   readonly runId: string;
   readonly pushAssignment: boolean;
   /** Decide, and leave no trace of it. */
@@ -109,7 +111,9 @@ function readMessage(
     context,
     idempotencyKey:
       text(body["idempotency_key"], "idempotency_key", 256) ||
-      text(message["idempotency_key"], `${path}idempotency_key`, 256),
+      text(message["idempotency_key"], `${path}idempotency_key`, 256) ||
+      text(headers[header.idempotencyKey], "idempotency_key", 256),
+    keyTtlMs: ttlOf(headers),
     runId,
     dryRun: flag(body["dry_run"] ?? context["dry_run"], "dry_run"),
     pushAssignment: hybrid && flag(body["push_assignment"], "push_assignment"),
@@ -148,7 +152,10 @@ function readExtended(source: string, body: JsonObject, headers: Headers): Routi
     messageType,
     policyId: text(body["policy_id"], "policy_id") || policyOf(context),
     context,
-    idempotencyKey: text(body["idempotency_key"], "idempotency_key", 256),
+    idempotencyKey:
+      text(body["idempotency_key"], "idempotency_key", 256) ||
+      text(headers[header.idempotencyKey], "idempotency_key", 256),
+    keyTtlMs: ttlOf(headers),
     runId: text(body["run_id"], "run_id"),
     dryRun: flag(body["dry_run"] ?? context["dry_run"], "dry_run"),
     pushAssignment: flag(body["push_assignment"], "push_assignment"),
@@ -228,6 +235,11 @@ function tenantOf(headers: Headers, given: string, path: string): string {
       "CORRELATION_FIELDS_INVALID",
     );
   return tenant;
+}
+
+function ttlOf(headers: Headers): number | undefined {
+  const ms = Number(headers[header.idempotencyTtl]);
+  return Number.isInteger(ms) && ms > 0 ? ms : undefined;
 }
 
 function policyOf(context: Readonly<JsonObject>): string {

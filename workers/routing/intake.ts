@@ -197,10 +197,10 @@ function conclude(
   started: number,
 ): string {
   if ("replayed" in made) {
-    ports.measures.replayed();
+    ports.measures.replayed(request.idempotencyKey);
     return reply(identified(request, ports), made.replayed);
   }
-  if (request.idempotencyKey !== "") ports.measures.first();
+  if (request.idempotencyKey !== "") ports.measures.first(request.idempotencyKey);
   return finish(policy, request, made, call, ports, started);
 }
 

@@ -1,11 +1,14 @@
 /** What deciding records, under the names of the contract (BeamLine, metrics). Series are looked up once per policy, provider and reason. */
 import type { Counter, Histogram, Metrics, Registry } from "../../runtime/metrics.ts";
-import { intakeMetrics, routerMetrics } from "../../runtime/beamline.metrics.ts";
+import { intakeMetrics, keyMetrics, routerMetrics } from "../../runtime/beamline.metrics.ts";
 import type { Policy } from "./compile.ts";
 import type { Decision } from "./decision.ts";
 import type { CircuitState } from "./ports.ts";
 
 const circuitNumbers: Readonly<Record<CircuitState, number>> = { closed: 0, open: 1, half_open: 2 };
+
+/** How keys begin that the REST gateway made of a request's ids. They are looked up here, so they are counted here. */
+const GATEWAY = "gateway:";
 
 interface Bundle {
   readonly requests: Counter;
@@ -18,6 +21,7 @@ interface Bundle {
 export class Measures {
   readonly #router: Metrics<typeof routerMetrics>;
   readonly #intake: Metrics<typeof intakeMetrics>;
+  readonly #gateway: Metrics<typeof keyMetrics>;
   readonly #taken: Counter;
   readonly #processing: Histogram;
   readonly #subject: string;
@@ -26,6 +30,7 @@ export class Measures {
   constructor(registry: Registry, subject: string) {
     this.#router = registry.use(routerMetrics);
     this.#intake = registry.use(intakeMetrics);
+    this.#gateway = registry.use(keyMetrics);
     this.#subject = subject;
     this.#processing = this.#intake.router_intake_processing_latency_seconds.with({ subject, status: "ok" });
     this.#taken = this.#intake.router_intake_messages_total.with({ subject, status: "ok" });
@@ -51,18 +56,25 @@ export class Measures {
     this.#processing.record(ms / 1_000);
   }
 
-  replayed(): void {
+  replayed(key: string): void {
     this.#taken.add();
+    if (key.startsWith(GATEWAY)) this.#gateway.beamline_gateway_idempotency_hits_total.with().add();
     this.#router.router_idempotency_hit_total.with({ key_type: "decide" }).add();
   }
 
   /** A decision with an idempotency key that was new. */
-  first(): void {
+  first(key: string): void {
+    if (key.startsWith(GATEWAY)) this.#gateway.beamline_gateway_idempotency_miss_total.with().add();
     this.#router.router_idempotency_miss_total.with({ key_type: "decide" }).add();
   }
 
   session(tenant_id: string, kept: boolean): void {
     (kept ? this.#router.router_sticky_hits_total : this.#router.router_sticky_miss_total).with({ tenant_id }).add();
+  }
+
+  /** A key that could not be looked up, so that its request counted as new. */
+  unchecked(key: string): void {
+    if (key.startsWith(GATEWAY)) this.#gateway.beamline_gateway_idempotency_store_errors_total.with().add();
   }
 
   /** A request beyond a limit; `scope` is policy, tenant, quota or backpressure. */

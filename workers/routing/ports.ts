@@ -79,10 +79,10 @@ export interface SharedState {
    */
   settle(question: Question): Verdict | Promise<Verdict>;
   /**
-   * Keeps the words of a decision for the repetitions of its request. Called once after `settle` said go. What it promises is waited for before the
+   * Keeps the words of a decision for the repetitions of its request, for an hour or less. Called once after `settle` said go. What it promises is waited for before the
    * request is answered: then its words outlive whatever dies. Must neither throw nor reject.
    */
-  remember(tenant: string, key: string, digest: string, words: Words): void | Promise<void>;
+  remember(tenant: string, key: string, digest: string, words: Words, ttlMs?: number): void | Promise<void>;
   /** Forgets a key whose request failed, so that it may be tried again. Not waited for, must not throw. */
   forget(tenant: string, key: string): void;
 }

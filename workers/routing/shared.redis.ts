@@ -50,7 +50,7 @@ export class RedisState implements SharedState {
   readonly #settle: Script;
   readonly #remember: Script;
   readonly #forget: Script;
-  readonly #own = new Recent<{ readonly digest: string; readonly words: Words }>(OWN_KEYS);
+  readonly #own = new Recent<{ readonly digest: string; readonly words: Words; readonly endsAt: number }>(OWN_KEYS);
   readonly #asked: Asked[] = [];
   readonly #remembered: (string | number)[] = [];
   #asking = false;
@@ -78,17 +78,20 @@ export class RedisState implements SharedState {
   }
 
   /** J1 of the journal: first there, then in Redis, so that what Redis knows the journal does. */
-  async remember(tenant: string, key: string, digest: string, words: Words): Promise<void> {
+  async remember(tenant: string, key: string, digest: string, words: Words, ttlMs = KEY_TTL_MS): Promise<void> {
     const name = keyName(tenant, key);
-    this.#own.set(name, { digest, words });
+    const ttl = Math.min(ttlMs, KEY_TTL_MS);
+    const endsAt = this.#options.now() + ttl;
+    this.#own.set(name, { digest, words, endsAt });
     try {
-      await this.#journal.append({ name, digest, words, at: this.#options.now() });
+      // The journal counts an hour from the moment it is told.
+      await this.#journal.append({ name, digest, words, at: endsAt - KEY_TTL_MS });
     } catch (thrown) {
       this.#options.onTrouble(thrown);
     }
     if (!this.#writing && this.#remembered.length === 0) queueMicrotask(() => void this.#write());
     const ref = this.#options.words.refOf(words, this.#remembered);
-    this.#remembered.push(name, `a${digest}${ref}`, KEY_TTL_MS);
+    this.#remembered.push(name, `a${digest}${ref}`, ttl);
   }
 
   forget(tenant: string, key: string): void {
@@ -119,7 +122,7 @@ export class RedisState implements SharedState {
   /** S4. Throws what Redis threw when the key is not known here. */
   #withoutRedis({ tenant, idempotency }: Question, thrown: unknown): Verdict {
     const known = idempotency && this.#own.get(keyName(tenant, idempotency.key));
-    if (known === undefined) throw thrown;
+    if (known === undefined || known.endsAt <= this.#options.now()) throw thrown;
     return known.digest === idempotency?.digest ? { kind: "replay", words: known.words } : { kind: "conflict" };
   }
 

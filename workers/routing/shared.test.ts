@@ -260,8 +260,8 @@ describe("a store that answers later", () => {
       if (this.away) throw new Error("away");
       return this.inner.settle(question);
     }
-    remember(...args: Parameters<SharedState["remember"]>): void {
-      this.inner.remember(...args);
+    remember(...[tenant, key, digest, words]: Parameters<SharedState["remember"]>): void {
+      this.inner.remember(tenant, key, digest, words);
     }
     forget(...args: Parameters<SharedState["forget"]>): void {
       this.inner.forget(...args);

@@ -33,7 +33,7 @@ export interface SharedPorts extends DecidePorts {
   /** Told of a request that was within its limits. */
   readonly onWithinLimit?: (tenant: string, scope: "policy" | "tenant") => void;
   /** Told when shared state could not be asked. */
-  readonly onStoreFailure?: (thrown: unknown) => void;
+  readonly onStoreFailure?: (thrown: unknown, key: string) => void;
 }
 
 const noWindows: readonly Window[] = [];
@@ -88,7 +88,7 @@ export function decideShared(
   };
   const keep = (spoken: Spoken): Spoken | Promise<Spoken> => {
     if (key === "") return spoken;
-    const kept = ports.shared.remember(request.tenant, key, digest, spoken);
+    const kept = ports.shared.remember(request.tenant, key, digest, spoken, request.keyTtlMs);
     return kept instanceof Promise ? kept.then(() => spoken) : spoken;
   };
   const fail = (thrown: unknown): never => {
@@ -133,7 +133,7 @@ function prepare(policy: Policy, facts: Facts, ports: SharedPorts): Prepared {
 /** Asks. A store that cannot answer stops nobody: the decision is made without it, as if session and key were new (BeamLine, idempotency, limits). */
 function settle(question: Question, { shared, onStoreFailure }: SharedPorts): Verdict | Promise<Verdict> {
   const goOn = (thrown: unknown): Verdict => {
-    onStoreFailure?.(thrown);
+    onStoreFailure?.(thrown, question.idempotency?.key ?? "");
     return { kind: "go" };
   };
   try {

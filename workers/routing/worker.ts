@@ -20,6 +20,7 @@ import { defineWorker } from "../module.ts";
 import { adminEndpoints } from "./admin.ts";
 import { adminCheck, type AdminCheck } from "./adminkey.ts";
 import { BusAssignments } from "./assignments.ts";
+import { blockEndpoints } from "./blocks.ts";
 import { openControl } from "./control/control.ts";
 import { busDeadLetters } from "./deadletters.ts";
 import { RecentDecisions } from "./decisions.memory.ts";
@@ -52,7 +53,7 @@ export const routingWorker = defineWorker({
   name: "routing",
   settings: routingSettings,
   streams: [streams.deadLetters, streams.routingKeys, streams.routingPromises, streams.exec, streams.alerts],
-  buckets: [buckets.control, buckets.policies, buckets.extensions, buckets.providerHealth],
+  buckets: [buckets.blocks, buckets.control, buckets.policies, buckets.extensions, buckets.providerHealth],
 
   async open(scope, { config, bus, caller, log, metrics, calls }) {
     const { subject } = routesOf(RouterDefinition).decide;
@@ -171,7 +172,10 @@ export const routingWorker = defineWorker({
       shared,
       onSession: (tenant, kept) => measures.session(tenant, kept),
       onWithinLimit: (tenant, kind) => measures.withinLimit(tenant, kind),
-      onStoreFailure: onTrouble,
+      onStoreFailure(thrown, key) {
+        measures.unchecked(key);
+        onTrouble(thrown);
+      },
       windows: windowsOf(
         config.BEAMLINE_ROUTER_TENANT_LIMIT,
         config.BEAMLINE_ROUTER_TENANT_LIMITS,
@@ -201,7 +205,7 @@ export const routingWorker = defineWorker({
           now,
         })
       : [];
-    return [...routingEndpoints(ports), ...extensionAdmin(registry, check), ...control];
+    return [...routingEndpoints(ports), ...blockEndpoints(bus), ...extensionAdmin(registry, check), ...control];
   },
 });
 
