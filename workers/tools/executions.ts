@@ -11,6 +11,7 @@ import { tokenOf } from "../../bus/keys.ts";
 import { publish } from "../../bus/publish.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { streams } from "../../contracts/streams.ts";
+import { systemIds } from "../../runtime/ids.ts";
 import { lastOf, readFrom, readSince, type Logged } from "./journal.ts";
 import type { Step } from "./undo.ts";
 
@@ -120,7 +121,8 @@ export class Executions {
     const subject = `log.tools.exec.${short(tenant)}.${short(task_id)}.${tokenOf(execution_id)}`;
     const { seq } = await publish(this.#bus, subject, JSON.stringify(execution), {
       expectLastSubjectSequence: expected,
-      msgId: `${execution_id}:${execution.state}:${expected}`,
+      // One of its own for every attempt: with the same one, two who want the same next state would both be told that it is stored.
+      msgId: systemIds.v7(),
     });
     return { execution, seq };
   }
