@@ -33,6 +33,8 @@ export interface Host {
     readonly smtp: string | undefined;
   };
   readonly mayUpdateItself: boolean;
+  /** What another tool says its target looks like; undefined when it does not say. Throws when it cannot be looked at. */
+  seen(tool: string, input: Json, call: Call): Promise<string | undefined>;
   /** Does what another tool does, without its gates: for undoing and for chains. */
   runTool(tool: string, input: Json, call: Call): Promise<Json>;
 }

@@ -132,9 +132,11 @@ export function callOf(ports: PipelinePorts, journey: Journey, signal: AbortSign
     steps,
     undo(...more) {
       for (const step of more) {
-        // Grants are known before they are changed, their revision only afterwards.
+        // Some is known before, the rest only afterwards: the revision of grants, what a package brought along.
         const before = steps.findIndex(
-          (each) => each.op === "grants" && step.op === "grants" && each.agent === step.agent,
+          (each) =>
+            (each.op === "grants" && step.op === "grants" && each.agent === step.agent) ||
+            (each.op === "run" && step.op === "run" && each.tool === step.tool),
         );
         if (before >= 0) steps[before] = step;
         else steps.push(step);

@@ -19,7 +19,7 @@ export interface Offered {
   /** Capabilities that decide. */
   readonly needs: readonly string[];
   readonly checkedRisk: Risk;
-  readonly handler: Pick<Handler, "changes" | "paths" | "aliases" | "prepare" | "run">;
+  readonly handler: Pick<Handler, "changes" | "paths" | "aliases" | "prepare" | "run" | "seen">;
   readonly checkInput: Check;
   readonly checkOutput: Check;
   readonly builtIn: boolean;

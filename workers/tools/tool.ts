@@ -43,6 +43,11 @@ export interface Handler<I = Json> {
   readonly aliases?: Readonly<Record<string, string>>;
   /** Takes backups and says how to undo what is about to be done, before anything is done. */
   prepare?(input: I, call: Call): Promise<readonly Step[]>;
+  /**
+   * How what this input is about looks now, in a line: for a tool that is the opposite of another, so that a rollback notices what has
+   * happened since. Throws when it cannot be looked at.
+   */
+  seen?(input: I, call: Call): Promise<string>;
   /** Does it. Throws `ToolFailure` with a text for the caller. */
   run(input: I, call: Call): Promise<Json>;
 }

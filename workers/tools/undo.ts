@@ -25,7 +25,7 @@ export type Step =
   | { readonly op: "mode"; readonly path: string; readonly mode: number; readonly after?: string }
   | { readonly op: "owner"; readonly path: string; readonly uid: number; readonly gid: number; readonly after?: string }
   /** The opposite tool, with its input. */
-  | { readonly op: "run"; readonly tool: string; readonly input: Json }
+  | { readonly op: "run"; readonly tool: string; readonly input: Json; readonly after?: string }
   /** An agent's grants as they were; `revision` is the one the tool wrote. */
   | { readonly op: "grants"; readonly agent: string; readonly before: string | null; readonly revision?: number };
 
@@ -33,7 +33,10 @@ export type Step =
 export async function sealed(steps: readonly Step[], call: Call): Promise<readonly Step[]> {
   const done: Step[] = [];
   for (const step of steps) {
-    const seen = await seenAt(step, call);
+    const seen = await seenAt(step, call).catch((thrown: unknown) => {
+      if (step.op === "run") return undefined; // what cannot be looked at cannot be compared either
+      throw thrown;
+    });
     done.push(seen === undefined || "after" in step ? step : ({ ...step, after: seen } as Step));
   }
   return done;
@@ -62,16 +65,21 @@ export async function checkUndo(steps: readonly Step[], call: Call): Promise<voi
 async function check(step: Step, call: Call): Promise<void> {
   const after = "after" in step ? step.after : undefined;
   if (after !== undefined && (await seenAt(step, call)) !== after) {
-    const where = step.op === "move" ? step.from : "path" in step ? step.path : "";
+    const where = step.op === "run" ? `what ${step.tool} would undo` : targetOf(step);
     throw new ToolFailure(`${where} has changed since; a reason beginning with "force:" undoes it all the same`);
   }
   if (step.op === "move" && (await look(call.host.files, step.to)) !== undefined)
     throw new ToolFailure(`${step.to} exists again`);
 }
 
+function targetOf(step: Step): string | undefined {
+  return step.op === "move" ? step.from : "path" in step ? step.path : undefined;
+}
+
 /** What a step's target looks like now; undefined for steps that have none. */
 async function seenAt(step: Step, call: Call): Promise<string | undefined> {
-  const target = step.op === "move" ? step.from : "path" in step ? step.path : undefined;
+  if (step.op === "run") return call.host.seen(step.tool, step.input, call);
+  const target = targetOf(step);
   if (target === undefined) return undefined;
   const place = await call.host.files.place(target, { trash: true, git: "inside" }).catch(() => undefined);
   if (place === undefined) return "absent";

@@ -118,6 +118,9 @@ export const toolsWorker = defineWorker({
         smtp: config.BEAMLINE_TOOLS_SMTP,
       },
       mayUpdateItself: config.BEAMLINE_TOOLS_SELF_UPDATE,
+      async seen(name, input, call) {
+        return (await registry.find(call.tenant, name))?.handler.seen?.(input, { ...call, depth: call.depth + 1 });
+      },
       async runTool(name, input, call) {
         const offered = await registry.find(call.tenant, name);
         if (offered === undefined) throw new ToolFailure(`the tool ${name} is gone`);

@@ -56,8 +56,10 @@ export const container: Namespace<"container"> = {
         ],
         call,
       );
-      call.undo({ op: "run", tool: "container.stop", input: { name: given, remove: true } });
-      return { success: true, container_id: id.trim().split("\n").at(-1) ?? "", name: given };
+      const container_id = id.trim().split("\n").at(-1) ?? "";
+      // By its id: another one may have the name by then.
+      call.undo({ op: "run", tool: "container.stop", input: { name: container_id, remove: true } });
+      return { success: true, container_id, name: given };
     },
   }),
 
@@ -66,6 +68,7 @@ export const container: Namespace<"container"> = {
     input: object({ name }),
     output: done,
     changes: true,
+    seen: stateOf,
     prepare: async ({ name }, call) =>
       (await isRunning(name, call)) ? [] : [{ op: "run", tool: "container.stop", input: { name, timeout: 10 } }],
     async run({ name }, call) {
@@ -79,6 +82,7 @@ export const container: Namespace<"container"> = {
     input: object({ name, "timeout?": int("Seconds before it is killed.", { default: 10, minimum: 0, maximum: 14 }) }),
     output: done,
     changes: true,
+    seen: stateOf,
     prepare: async ({ name }, call) =>
       (await isRunning(name, call)) ? [{ op: "run", tool: "container.start", input: { name } }] : [],
     async run({ name, timeout, remove }, call) {
@@ -146,6 +150,11 @@ export const container: Namespace<"container"> = {
 
 function podman(args: readonly string[], call: Call): Promise<string> {
   return call.host.programs.must("podman", args, { signal: call.signal, maxBytes: 4 * 1024 * 1024 });
+}
+
+/** Whether it runs, and since when. */
+function stateOf({ name }: { name: string }, call: Call): Promise<string> {
+  return podman(["inspect", "--format={{.State.Running}} {{.State.StartedAt}}", "--", name], call);
 }
 
 async function isRunning(name: string, call: Call): Promise<boolean> {

@@ -19,6 +19,13 @@ interface NftRule {
   readonly expr: readonly Json[];
 }
 
+interface Position {
+  readonly chain: string;
+  readonly index: number;
+  /** Only when undone: the rule that was added, wherever it is by now. */
+  readonly handle?: number;
+}
+
 export const firewall: Namespace<"firewall"> = {
   "firewall.rules": tool({
     about: "Rules of the packet filter, in order.",
@@ -50,18 +57,15 @@ export const firewall: Namespace<"firewall"> = {
     },
   }),
 
-  "firewall.delete_rule": tool<{ chain: string; index: number; handle?: number }>({
+  "firewall.delete_rule": tool<Position>({
     about: "Deletes a rule of a chain by its position, counted from 0.",
     input: object({ chain, index: int("", { minimum: 0 }) }),
     output: object({ deleted: bool() }),
     changes: true,
-    async run({ chain, index, handle }, call) {
-      const [family, table, name] = targetOf(chain);
-      const inChain = (await rules(call)).filter(
-        (rule) => rule.family === family && rule.table === table && rule.chain === name,
-      );
-      const found =
-        call.depth > 0 && handle !== undefined ? inChain.find((rule) => rule.handle === handle) : inChain[index];
+    seen: async (input, call) => JSON.stringify((await named(input, call))?.expr ?? "absent"),
+    async run(input, call) {
+      const { chain } = input;
+      const found = await named(input, call);
       if (found === undefined) throw new ToolFailure(`firewall.delete_rule: chain ${chain} has no such rule`);
       await call.host.programs.must("nft", ["delete", "rule", ...targetOf(chain), "handle", String(found.handle)], {
         signal: call.signal,
@@ -70,6 +74,14 @@ export const firewall: Namespace<"firewall"> = {
     },
   }),
 };
+
+async function named({ chain, index, handle }: Position, call: Call): Promise<NftRule | undefined> {
+  const [family, table, name] = targetOf(chain);
+  const inChain = (await rules(call)).filter(
+    (rule) => rule.family === family && rule.table === table && rule.chain === name,
+  );
+  return call.depth > 0 && handle !== undefined ? inChain.find((rule) => rule.handle === handle) : inChain[index];
+}
 
 async function rules(call: Call): Promise<NftRule[]> {
   const text = await call.host.programs.must("nft", ["--json", "list", "ruleset"], {

@@ -193,6 +193,13 @@ export const git: Namespace<"git"> = {
 
   "git.branch": tool<InRepo & { action: string; name?: string; at?: string }>({
     about: "Lists, creates, switches to or deletes a branch.",
+    /** Where the branch is that would be made or deleted; which one would be left. */
+    async seen({ repo_path, action, name = "" }, call) {
+      await using repo = await repoAt(repo_path, call);
+      if (action === "switch") return await current(repo, call);
+      const found = await run(repo, ["for-each-ref", "--format=%(objectname) %(refname)", "refs/heads"], call);
+      return found.split("\n").find((line) => line.endsWith(` refs/heads/${name}`)) ?? "absent";
+    },
     input: object({
       repo_path,
       "action?": str("", { enum: ["list", "create", "switch", "delete"], default: "list" }),

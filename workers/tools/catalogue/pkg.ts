@@ -14,7 +14,9 @@ interface Manager {
   readonly program: string;
   readonly list: readonly string[];
   readonly install: (name: string) => readonly string[];
-  readonly remove: (name: string) => readonly string[];
+  readonly remove: (names: readonly string[]) => readonly string[];
+  /** Removes what had never been there, with whatever it put into the system's settings; default as `remove`. */
+  readonly purge?: (names: readonly string[]) => readonly string[];
   readonly search: (query: string) => readonly string[];
   readonly update: readonly (readonly string[])[];
   readonly parseList: (line: string) => Package | undefined;
@@ -35,7 +37,8 @@ const managers: readonly Manager[] = [
     program: "apt-get",
     list: ["dpkg-query", "-W", "-f=${Package} ${Version} ${db:Status-Status}\n"],
     install: (name) => ["apt-get", "install", "-y", "--no-install-recommends", "--", name],
-    remove: (name) => ["apt-get", "remove", "-y", "--", name],
+    remove: (names) => ["apt-get", "remove", "-y", "--", ...names],
+    purge: (names) => ["apt-get", "purge", "-y", "--", ...names],
     search: (query) => ["apt-cache", "search", "--", query],
     update: [
       ["apt-get", "update"],
@@ -48,7 +51,7 @@ const managers: readonly Manager[] = [
     program: "dnf",
     list: ["rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n"],
     install: (name) => ["dnf", "install", "-y", "--", name],
-    remove: (name) => ["dnf", "remove", "-y", "--", name],
+    remove: (names) => ["dnf", "remove", "-y", "--", ...names],
     search: (query) => ["dnf", "search", "-q", "--", query],
     update: [["dnf", "upgrade", "-y"]],
     parseList: two,
@@ -61,7 +64,7 @@ const managers: readonly Manager[] = [
     program: "pacman",
     list: ["pacman", "-Q"],
     install: (name) => ["pacman", "-S", "--noconfirm", "--", name],
-    remove: (name) => ["pacman", "-R", "--noconfirm", "--", name],
+    remove: (names) => ["pacman", "-R", "--noconfirm", "--", ...names],
     search: (query) => ["pacman", "-Ss", "--", query],
     update: [["pacman", "-Syu", "--noconfirm"]],
     parseList: two,
@@ -71,7 +74,7 @@ const managers: readonly Manager[] = [
     program: "apk",
     list: ["apk", "info", "-v"],
     install: (name) => ["apk", "add", "--", name],
-    remove: (name) => ["apk", "del", "--", name],
+    remove: (names) => ["apk", "del", "--", ...names],
     search: (query) => ["apk", "search", "-v", "--", query],
     update: [
       ["apk", "update"],
@@ -87,7 +90,7 @@ const managers: readonly Manager[] = [
     program: "zypper",
     list: ["rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n"],
     install: (name) => ["zypper", "--non-interactive", "install", "--", name],
-    remove: (name) => ["zypper", "--non-interactive", "remove", "--", name],
+    remove: (names) => ["zypper", "--non-interactive", "remove", "--", ...names],
     search: (query) => ["zypper", "--non-interactive", "search", "--", query],
     update: [["zypper", "--non-interactive", "update"]],
     parseList: two,
@@ -101,6 +104,14 @@ const managers: readonly Manager[] = [
 const name = str("Package.", { minLength: 1, maxLength: 128, pattern: "^[A-Za-z0-9][A-Za-z0-9+.@:_/-]*$" });
 const MAX_LISTED = 5_000;
 
+interface Removal {
+  readonly name: string;
+  /** Only when undone: everything that came with it. */
+  readonly brought?: readonly string[];
+  /** Only when undone: none of it had left traces before. */
+  readonly purge?: boolean;
+}
+
 export const pkg: Namespace<"pkg"> = {
   "pkg.install": tool<{ name: string }>({
     about: "Installs a package.",
@@ -113,18 +124,37 @@ export const pkg: Namespace<"pkg"> = {
         : [],
     async run({ name }, call) {
       const manager = await managerOf(call);
+      const before = await known(manager, call);
       await command(manager.install(name), call);
-      return { installed: true, version: (await versionOf(manager, name, call)) ?? "" };
+      const after = await installed(manager, call);
+      const [step] = call.steps;
+      if (step?.op === "run") {
+        // What it brought along goes with it.
+        const brought = after.map((each) => each.name).filter((each) => !before.installed.has(each));
+        call.undo({ ...step, input: { name, brought, purge: brought.every((each) => !before.traces.has(each)) } });
+      }
+      return { installed: true, version: after.find((each) => each.name === name)?.version ?? "" };
     },
   }),
 
-  "pkg.remove": tool<{ name: string }>({
+  "pkg.remove": tool<Removal>({
     about: "Removes a package.",
     input: object({ name }),
     output: object({ removed: bool() }),
     changes: true,
-    async run({ name }, call) {
-      await command((await managerOf(call)).remove(name), call);
+    async seen({ name, brought = [name] }, call) {
+      const all = await installed(await managerOf(call), call);
+      return JSON.stringify(all.filter((each) => brought.includes(each.name)).map((each) => [each.name, each.version]));
+    },
+    async run({ name, brought, purge }, call) {
+      const manager = await managerOf(call);
+      if (call.depth > 0 && brought !== undefined) {
+        const still = (await installed(manager, call))
+          .map((each) => each.name)
+          .filter((each) => brought.includes(each));
+        if (still.length > 0)
+          await command(purge === true ? (manager.purge ?? manager.remove)(still) : manager.remove(still), call);
+      } else await command(manager.remove([name]), call);
       return { removed: true };
     },
   }),
@@ -181,6 +211,17 @@ async function installed(manager: Manager, call: Call): Promise<Package[]> {
     const found = manager.parseList(line);
     return found === undefined ? [] : [{ name: found.name, version: found.version }];
   });
+}
+
+/** Names of what is installed, and of what the manager remembers, such as settings of what was removed. */
+async function known(
+  manager: Manager,
+  call: Call,
+): Promise<{ readonly installed: ReadonlySet<string>; readonly traces: ReadonlySet<string> }> {
+  const text = await command(manager.list, call);
+  const names = (parse: (line: string) => Package | undefined) =>
+    new Set(text.split("\n").flatMap((line) => parse(line)?.name ?? []));
+  return { installed: names(manager.parseList), traces: names((line) => manager.parseList(line) ?? two(line)) };
 }
 
 async function versionOf(manager: Manager, name: string, call: Call): Promise<string | undefined> {

@@ -76,6 +76,10 @@ export const plugin: Namespace<"plugin"> = {
     input: object({ name }),
     output: object({ success: bool(), deleted_files: list(str()) }),
     changes: true,
+    async seen({ name }, call) {
+      const all = await call.host.plugins.list(call.tenant);
+      return all.find(({ tool_name }) => tool_name === `plugin.${name}`)?.created_at ?? "absent";
+    },
     async run({ name }, call) {
       const deleted_files = await call.host.plugins.delete(call.tenant, name);
       if (deleted_files === undefined) throw new ToolFailure(`plugin.delete: there is no plugin ${name}`);

@@ -126,10 +126,17 @@ export const process: Namespace<"process"> = {
         return before === undefined ? [] : again({ action: "create", group_name, ...before });
       }
       if (action === "assign" && pid !== undefined) {
-        const where = /^0::(\S+)$/m.exec(await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => ""))?.[1];
+        const where = await groupOf(pid);
         return where === undefined ? [] : again({ action: "assign", pid, back_to: where });
       }
       return [];
+    },
+    /** Of a group its limits and processes; of a process the group it is in. */
+    async seen({ action, group_name = "", pid }) {
+      if (action === "assign") return (await groupOf(pid)) ?? "absent";
+      const limits = await limitsOf(group_name);
+      const inside = await readFile(join(OURS, group_name, "cgroup.procs"), "utf8").catch(() => "");
+      return JSON.stringify([limits ?? "absent", inside]);
     },
     run: cgroup,
   }),
@@ -177,19 +184,42 @@ async function cgroup(input: CgroupInput, call: Call): Promise<Json> {
       if (pid === undefined) throw new ToolFailure("process.cgroup: pid is missing");
       await writeFile(join(group, "cgroup.procs"), String(pid));
     } else {
-      await mkdir(group, { recursive: true });
-      const settings: [string, string | undefined][] = [
-        ["cpu.weight", input.cpu_weight?.toString()],
-        ["memory.max", input.memory_max_mb === undefined ? undefined : String(input.memory_max_mb * 1024 * 1024)],
-        ["io.weight", input.io_weight?.toString()],
-      ];
-      for (const [file, value] of settings) if (value !== undefined) await writeFile(join(group, file), value);
+      await create(group, [
+        ["cpu.weight", input.cpu_weight],
+        ["memory.max", input.memory_max_mb === undefined ? undefined : input.memory_max_mb * 1024 * 1024],
+        ["io.weight", input.io_weight],
+      ]);
     }
     return answer(true, pid === undefined ? {} : { pid });
   } catch (thrown) {
     if (thrown instanceof ToolFailure) throw thrown;
     throw new ToolFailure(`process.cgroup: ${action} of ${group_name} failed: ${reasonOf(thrown)}`);
   }
+}
+
+/** Makes a group with limits, or none at all. Controllers are handed down to it where the host has not done so. */
+async function create(group: string, limits: readonly (readonly [string, number | undefined])[]): Promise<void> {
+  const wanted = limits.flatMap(([file, value]) => (value === undefined ? [] : [{ file, value }]));
+  const had = (await readFile(join(CGROUPS, "cgroup.controllers"), "utf8")).trim().split(" ");
+  const controllers = wanted.map(({ file }) => file.split(".")[0] ?? "");
+  const lacking = controllers.find((controller) => !had.includes(controller));
+  if (lacking !== undefined)
+    throw missing(`the controller ${lacking}`, "version 2 of control groups does not have it here");
+  await mkdir(OURS, { recursive: true });
+  for (const above of [CGROUPS, OURS])
+    for (const controller of controllers) await writeFile(join(above, "cgroup.subtree_control"), `+${controller}`);
+  const made = await mkdir(group, { recursive: true });
+  try {
+    for (const { file, value } of wanted) await writeFile(join(group, file), String(value));
+  } catch (thrown) {
+    if (made !== undefined) await rmdir(group);
+    throw thrown;
+  }
+}
+
+/** The control group a process is in, below the root of all; undefined when there is no such process. */
+async function groupOf(pid: number | undefined): Promise<string | undefined> {
+  return /^0::(\S+)$/m.exec(await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => ""))?.[1];
 }
 
 /** Limits of one of our groups; undefined when there is none. */

@@ -36,6 +36,7 @@ export const service: Namespace<"service"> = {
   }),
 
   "service.start": tool<Named>({
+    seen: stateOf,
     about: "Starts a service.",
     input: named,
     output: object({ started: bool(), pid: int() }),
@@ -48,6 +49,7 @@ export const service: Namespace<"service"> = {
   }),
 
   "service.stop": tool<Named>({
+    seen: stateOf,
     about: "Stops a service.",
     input: named,
     output: object({ stopped: bool() }),
@@ -93,6 +95,11 @@ export const service: Namespace<"service"> = {
     },
   }),
 };
+
+async function stateOf({ name }: Named, call: Call): Promise<string> {
+  const unit = await show(name, call);
+  return `${unit["ActiveState"]} ${pidOf(unit)}`;
+}
 
 function opposite(tool: string, name: string): readonly Step[] {
   return [{ op: "run", tool, input: { name } satisfies Json }];
