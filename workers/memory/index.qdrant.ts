@@ -217,7 +217,7 @@ class QdrantIndex implements Index {
     try {
       signal?.throwIfAborted();
       const work = run(this.#client);
-      return signal === undefined ? await work : await Promise.race([work, aborted(signal, work)]);
+      return signal === undefined ? await work : await orAborted(work, signal);
     } catch (thrown) {
       if (thrown instanceof BeamlineError) throw thrown;
       if (signal?.aborted === true) throw new BeamlineError("cancelled", "the search was cancelled", { cause: thrown });
@@ -245,10 +245,12 @@ class QdrantIndex implements Index {
   }
 }
 
-function aborted<T>(signal: AbortSignal, work: Promise<T>): Promise<never> {
-  work.catch(() => undefined);
-  return new Promise((_resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+/** The work's outcome, or the signal's reason when that comes first. Leaves nothing on the signal, which may live as long as the worker. */
+export function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason as Error);
+    signal.addEventListener("abort", onAbort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
   });
 }
 
