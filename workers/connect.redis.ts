@@ -1,6 +1,7 @@
 /** The connection to Redis, the same for every worker. Redis holds hot state only: what it loses is rebuilt from the log. */
 import { Redis } from "ioredis";
 import { BeamlineError } from "../contracts/errors.ts";
+import { writeOncePerTick } from "./onewrite.redis.ts";
 
 export interface HotState {
   readonly redis: Redis;
@@ -21,9 +22,10 @@ export async function connectRedis(url: string, name: string, commandTimeoutMs =
     maxRetriesPerRequest: 0,
     commandTimeout: commandTimeoutMs,
     retryStrategy: (attempt) => Math.min(1_000, 50 * attempt),
-    // Auto-pipelining halves Lua throughput; commands of one tick leave in one write anyway.
+    // Auto-pipelining halves Lua throughput; commands of one tick leave in one write without it, too.
     enableAutoPipelining: false,
   });
+  writeOncePerTick(redis);
   redis.on("error", () => undefined); // each command reports its own failure, readiness the state
   try {
     await redis.connect();
