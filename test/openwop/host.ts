@@ -62,8 +62,13 @@ export interface Host extends Surfaces, AsyncDisposable {
   listen(limits: { readonly inflightCap?: number; readonly ratePerSecond?: number }): Promise<Surfaces>;
 }
 
-export async function startHost(env: Readonly<Record<string, string>> = {}, workers = 1): Promise<Host> {
-  const bed = await startRunsBed(env, workers);
+/** `write` takes the log lines of the workers, debug and up. */
+export async function startHost(
+  env: Readonly<Record<string, string>> = {},
+  workers = 1,
+  write?: (line: string) => void,
+): Promise<Host> {
+  const bed = await startRunsBed(env, workers, undefined, write);
   const caller = new Caller(await bed.nats.connect("edge", "edge"));
   const edges: AsyncDisposable[] = [];
   const listen: Host["listen"] = async (limits) => {

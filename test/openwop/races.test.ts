@@ -91,7 +91,7 @@ verifies("effect-once", "an effect whose outcome is not known is reported, not r
     ordinal: number,
     idempotent: boolean,
     perform: () => Promise<number>,
-  ): Promise<number> => by.once(record, "", "n", ordinal, 1, { provider: "p", idempotent }, perform, never);
+  ): Promise<number> => by.once(record, "n", ordinal, 1, { provider: "p", idempotent }, perform, never);
   const counted = async (): Promise<number> => ++calls;
   expect(await call(make("a"), 0, false, counted)).toBe(1);
   expect(await call(make("b"), 0, false, counted)).toBe(1);

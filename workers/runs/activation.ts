@@ -7,7 +7,7 @@ import { BeamlineError } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import type { Logger } from "../../runtime/log.ts";
-import type { Attributes } from "../../runtime/trace.ts";
+import { withSpan, type Attributes, type Span } from "../../runtime/trace.ts";
 import { overLimit, refusal, startOf } from "./admission.ts";
 import { callOf } from "./call.ts";
 import { breach, dueAt, expireInterrupts, limitsOf, type Limits } from "./due.ts";
@@ -15,6 +15,7 @@ import { completion, failure, type Failure } from "./ending.ts";
 import { fill } from "./expressions.ts";
 import type { Graph, GraphNode } from "./graph.ts";
 import type { Invocations } from "./invocations.ts";
+import { Measures } from "./measures.ts";
 import type { RunMetrics } from "./metrics.ts";
 import { thrownResult } from "./outcome.ts";
 import { type EffectOptions, type NodeCall, type NodeResult, type NodeType } from "./nodetype.ts";
@@ -23,7 +24,8 @@ import type { RunLog } from "./log.ts";
 import { divergence, recordedAnswers } from "./replay.ts";
 import { resultEvents } from "./result.ts";
 import { RunLost, type Session } from "./session.ts";
-import { perform, type Task } from "./task.ts";
+import { nodeAttributes } from "./spans.ts";
+import { perform, spanned, type Task } from "./task.ts";
 
 export interface ActivationPorts {
   readonly clock: Clock;
@@ -53,6 +55,7 @@ export class Activation {
   readonly #ports: ActivationPorts;
   readonly #session: Session;
   readonly #graph: Graph;
+  readonly #measures: Measures;
   readonly #tasks = new Map<string, Task>();
   readonly #launch: (() => void)[] = [];
   readonly #looked = new Set<string>();
@@ -63,6 +66,8 @@ export class Activation {
   #broken: unknown;
   /** Another engine has the run (session.ts, S4). */
   #lost = false;
+  #traceparent = "";
+  #span: Span | undefined;
   /** The source's log, for replays. */
   #source: readonly RunEvent[] = [];
 
@@ -70,6 +75,7 @@ export class Activation {
     this.#ports = ports;
     this.#session = session;
     this.#graph = graph;
+    this.#measures = new Measures(ports.metrics, ports.logger);
   }
 
   get #state(): RunState {
@@ -83,7 +89,9 @@ export class Activation {
   }
 
   /** Resolves when the run has ended or only waits, and all of that is written. */
-  async run(redelivered: boolean, signal: AbortSignal): Promise<void> {
+  async run(redelivered: boolean, signal: AbortSignal, traceparent: string, span: Span | undefined): Promise<void> {
+    this.#traceparent = traceparent;
+    this.#span = span;
     const stop = (): void => {
       this.#broken ??= signal.reason;
       this.#wakeUp?.();
@@ -158,11 +166,14 @@ export class Activation {
     const now = clock.now();
     const overrun = breach(this.#state, limitsOf(this.#state, this.#graph.definition, limits), now);
     if (overrun !== undefined) {
-      this.#ports.metrics.capped("run-duration");
+      this.#measures.capped(overrun.event, this.#span);
       this.#failRun({ code: overrun.error.code, message: overrun.error.message, first: [overrun.event] });
       return true;
     }
-    for (const event of expireInterrupts(this.#state, now)) this.#session.emit(event);
+    for (const event of expireInterrupts(this.#state, now)) {
+      this.#measures.expired(this.#state, event, now);
+      this.#session.emit(event);
+    }
     for (const task of this.#tasks.values()) if (task.result !== undefined) this.#settle(task.nodeId, task.result);
     for (const one of this.#graph.nodes) {
       const own = this.#state.nodes.get(one.node.id);
@@ -207,21 +218,21 @@ export class Activation {
   #complete(): void {
     this.#compare();
     for (const event of completion(this.#graph, this.#state, this.#ports.clock.now())) this.#session.emit(event);
-    this.#ports.metrics.ended(this.#state, "completed");
   }
 
   #failRun(end: Failure): void {
     for (const event of end.first ?? []) this.#session.emit(event);
     this.#compare();
     for (const event of failure(this.#state, end, this.#ports.clock.now())) this.#session.emit(event);
-    this.#ports.metrics.ended(this.#state, "failed");
   }
 
   /** A replay says where it went another way than its source, before it ends. */
   #compare(): void {
     const { fork } = this.#state.record;
     const diverged = fork?.mode === "replay" ? divergence(fork.sourceRunId, this.#source, this.#state) : undefined;
-    if (diverged !== undefined) this.#session.emit(diverged);
+    if (diverged === undefined) return;
+    this.#span?.setAttribute("openwop.replay.diverged", true);
+    this.#session.emit(diverged);
   }
 
   /** Starts a node, or the next attempt of it. */
@@ -236,7 +247,7 @@ export class Activation {
     const limits = limitsOf(this.#state, this.#graph.definition, this.#ports.limits);
     const capped = overLimit(one, attempt, this.#state, limits);
     if (capped !== undefined) {
-      this.#ports.metrics.capped(capped.kind);
+      for (const event of capped.end.first ?? []) this.#measures.capped(event, this.#span);
       return this.#failRun(capped.end);
     }
     this.#session.emit(startOf(node, attempt, cause));
@@ -266,7 +277,11 @@ export class Activation {
     this.#looked.add(one.node.id);
     let result: NodeResult;
     try {
-      const running = type.run(call);
+      const running = spanned(
+        call,
+        () => nodeAttributes(this.#state.record, own),
+        (seen) => type.run(seen),
+      );
       if (running instanceof Promise) {
         await this.#session.flush();
         result = await running;
@@ -281,13 +296,7 @@ export class Activation {
   #launchTask(one: GraphNode, own: NodeState, type: NodeType, call: NodeCall, abort: AbortController): void {
     const task: Task = { nodeId: one.node.id, executions: own.executions, abort, result: undefined };
     this.#tasks.set(one.node.id, task);
-    const attributes = (): Attributes => ({
-      "openwop.run_id": this.#state.record.runId,
-      "openwop.workflow_id": this.#state.record.workflowId,
-      "openwop.node_id": one.node.id,
-      "openwop.node_type": one.node.typeId,
-      "openwop.node_attempt": own.attempt,
-    });
+    const attributes = (): Attributes => nodeAttributes(this.#state.record, own);
     // After its start is on the disk.
     this.#launch.push(() => void perform(task, one, type, call, attributes).then(() => this.#wakeUp?.()));
   }
@@ -318,18 +327,19 @@ export class Activation {
       }, CHUNK_DELAY_MS);
     };
     let ordinal = 0;
-    const effect = <T>(options: EffectOptions, perform: (id: string) => Promise<T>): Promise<T> =>
-      this.#ports.invocations.once(
-        this.#state.record,
-        `${one.node.id}#${own.iterations}`,
-        one.node.id,
-        ordinal++,
-        own.iterations,
-        options,
-        perform,
-        signal,
+    const { record } = this.#state;
+    const effect = <T>(options: EffectOptions, make: (id: string) => Promise<T>): Promise<T> => {
+      const at = ordinal++;
+      const name = `openwop.activity.${options.provider}`;
+      return withSpan(
+        name,
+        this.#traceparent,
+        () => nodeAttributes(record, own),
+        () => this.#ports.invocations.once(record, one.node.id, at, own.iterations, options, make, signal),
       );
-    return callOf(this.#state, one.node, own, this.#ports.clock.now(), signal, fill, tell, effect);
+    };
+    const call = callOf(this.#state, one.node, own, this.#ports.clock.now(), signal, fill, tell, effect);
+    return { ...call, traceparent: this.#traceparent };
   }
 
   #typeOf(typeId: string): NodeType | undefined {
@@ -350,19 +360,15 @@ export class Activation {
     }
     const maxRetries = numberOr(node.settings?.["maxRetries"], numberOr(this.#graph.definition.settings.maxRetries, 0));
     const backoffMs = numberOr(node.settings?.["retryDelayMs"], 500);
-    for (const event of resultEvents(this.#state, own, result, {
-      maxRetries,
-      backoffMs,
-      now: this.#ports.clock.now(),
-      id: () => this.#ports.ids.v7(),
-    }))
-      this.#session.emit(event);
+    const now = this.#ports.clock.now();
+    const rules = { maxRetries, backoffMs, now, id: () => this.#ports.ids.v7() };
+    const events = resultEvents(this.#state, own, result, rules);
+    this.#measures.told(this.#state, own, events, now, this.#traceparent);
+    for (const event of events) this.#session.emit(event);
     if (result.kind === "asks" && this.#source.length > 0) {
       const { interruptId = "" } = own;
       for (const event of recordedAnswers(this.#source, nodeId, own.executions, interruptId)) this.#session.emit(event);
     }
-    if (result.kind === "completed" || result.kind === "failed")
-      this.#ports.metrics.node(own, result.kind, this.#ports.clock.now());
   }
 
   /** When the run has to be looked at again, if it has. */

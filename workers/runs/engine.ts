@@ -8,17 +8,19 @@
  *    which starts interrupted nodes from their beginning.
  * N4 What others write meanwhile (answers, cancel, pause) is taken in at the next step, and at once when they poke.
  */
-import type { LogEntry, Parent, RunRecord } from "../../contracts/openwop/log.ts";
+import type { LogEntry, Parent } from "../../contracts/openwop/log.ts";
 import { isTerminal } from "../../contracts/openwop/snapshot.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
-import { withSpan, type Attributes } from "../../runtime/trace.ts";
+import { withSpan } from "../../runtime/trace.ts";
 import { Activation, type ActivationPorts } from "./activation.ts";
 import type { Definitions } from "./definitions.ts";
 import type { Lease } from "./lease.redis.ts";
+import { ended } from "./ended.ts";
 import type { RunLog } from "./log.ts";
 import { Session } from "./session.ts";
+import { costAttributes, runAttributes } from "./spans.ts";
 
 /** Something that gives a run work. */
 export interface Wake {
@@ -49,37 +51,18 @@ interface Active {
   done: Promise<void>;
 }
 
-function runAttributes({ runId, workflowId, owner, parent, fork, tags }: RunRecord): Attributes {
-  return {
-    "openwop.run_id": runId,
-    "openwop.workflow_id": workflowId,
-    "openwop.protocol_version": "1.0",
-    "openwop.tenant_id": owner.tenant,
-    ...(tags.length > 0 && { "openwop.run.tags": tags.join(",") }),
-    ...(parent !== undefined && {
-      "openwop.parent.run_id": parent.runId,
-      "openwop.parent.workflow_id": parent.workflowId,
-      "openwop.parent.node_id": parent.nodeId,
-    }),
-    ...(fork !== undefined && {
-      "openwop.replay.source_run_id": fork.sourceRunId,
-      "openwop.replay.from_seq": fork.fromSeq,
-      "openwop.replay.mode": fork.mode,
-    }),
-  };
-}
-
 export class Engine {
   readonly #ports: EnginePorts;
   readonly #active = new Map<string, Active>();
+  readonly #held = new Map<string, number>();
 
   constructor(ports: EnginePorts) {
     this.#ports = ports;
   }
 
-  /** Runs held by this worker. */
-  get active(): number {
-    return this.#active.size;
+  /** Runs held by this worker, by tenant; tenants that had some stay, with none. */
+  get active(): ReadonlyMap<string, number> {
+    return this.#held;
   }
 
   /** Others wrote to a run's log: whoever executes it should look (N4). */
@@ -101,6 +84,7 @@ export class Engine {
     }
     const mine: Active = { activation: undefined, again: false, done: Promise.resolve() };
     this.#active.set(key, mine);
+    this.#held.set(wake.tenant, (this.#held.get(wake.tenant) ?? 0) + 1);
     mine.done = this.#rounds(wake, mine, key);
     return mine.done;
   }
@@ -117,6 +101,7 @@ export class Engine {
       } while (mine.again);
     } finally {
       this.#active.delete(key);
+      this.#held.set(wake.tenant, (this.#held.get(wake.tenant) ?? 1) - 1);
     }
   }
 
@@ -126,6 +111,11 @@ export class Engine {
     if (!(await lease.take(tenant, runId))) {
       lease.pokeOwner(tenant, runId);
       this.#ports.metrics.conflict(tenant);
+      this.#ports.logger.debug("a run is held by another worker", {
+        metricKind: "openwop.run.claim.conflict",
+        run_id: runId,
+        tenant_id: tenant,
+      });
       throw new BeamlineError("unavailable", `run ${runId} is held by another worker`);
     }
     try {
@@ -158,9 +148,14 @@ export class Engine {
         await withSpan(
           "openwop.run",
           record.traceparent,
-          () => runAttributes(record),
-          () => activation.run(wake.redelivered, wake.signal),
+          () => runAttributes(record, graph.definition),
+          async (onward, span) => {
+            await activation.run(wake.redelivered, wake.signal, onward, span);
+            span?.setAttributes(costAttributes(session.state));
+          },
         );
+        // Who cancelled it has said so.
+        if (isTerminal(session.state) && session.state.status !== "cancelled") ended(this.#ports, session.state);
       } finally {
         mine.activation = undefined;
       }

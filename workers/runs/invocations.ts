@@ -91,7 +91,6 @@ export class Invocations {
   /** Makes an effect, or gives back what it came to before. Throws what it failed with; `effect_outcome_unknown` (I3). */
   async once<T>(
     record: RunRecord,
-    _label: string,
     nodeId: string,
     ordinal: number,
     iteration: number,

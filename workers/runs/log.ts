@@ -30,6 +30,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import { withSpan, type Attributes } from "../../runtime/trace.ts";
 import { maskEvent } from "./sensitive.ts";
+import { baseAttributes } from "./spans.ts";
 
 /** A run as far as its log has been read. */
 export interface Held {
@@ -173,13 +174,10 @@ export class RunLog {
     const tenant = tokenOf(record.owner.tenant);
     const run = tokenOf(record.runId);
     const subject = kind === "wake" ? wakeSubject(tenant, run) : stepSubject(tenant, run);
-    const { runId, workflowId, traceparent } = record;
+    const { traceparent } = record;
     const [first] = entry.events;
     const attributes = (): Attributes => ({
-      "openwop.run_id": runId,
-      "openwop.workflow_id": workflowId,
-      "openwop.protocol_version": "1.0",
-      "openwop.tenant_id": record.owner.tenant,
+      ...baseAttributes(record),
       "openwop.event_type": first?.type ?? "control",
       "openwop.event_seq": first?.sequence ?? -1,
     });

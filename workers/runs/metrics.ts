@@ -1,5 +1,8 @@
-/** Metrics of runs (OpenWOP, metrics). Never a run id among the labels. */
-import { TERMINAL_STATUS } from "../../contracts/openwop/log.ts";
+/**
+ * Metrics of runs (OpenWOP, metrics), under the contract's names as Prometheus spells them: `openwop.run.created` is
+ * `openwop_run_created_total`. Never a run id among the labels.
+ */
+import { waitingStatus } from "../../contracts/openwop/snapshot.ts";
 import type { NodeState, RunState } from "../../contracts/openwop/state.ts";
 import { counter, gauge, histogram, type Registry } from "../../runtime/metrics.ts";
 
@@ -12,7 +15,7 @@ const table = {
   openwop_run_created: counter("Runs created.", "workflow_id", "tenant_id"),
   openwop_run_completed: counter("Runs that ended.", "run_status", "workflow_id"),
   openwop_run_duration: histogram("Seconds from start to end of a run.", RUN_S, "run_status", "workflow_id"),
-  openwop_run_active: gauge("Runs this worker executes."),
+  openwop_run_active: gauge("Runs this worker executes.", "tenant_id"),
   openwop_run_backlog: histogram(
     "Seconds from the creation of a run to its execution.",
     BACKLOG_S,
@@ -47,17 +50,19 @@ export class RunMetrics {
     this.#metrics.openwop_queue_enqueued.with({ tenant_id: owner.tenant }).add();
   }
 
-  ended({ record, startedAt, completedAt }: RunState, status: string): void {
-    if (!TERMINAL_STATUS.has(status)) return;
+  ended({ record, status, startedAt, completedAt }: RunState): void {
     const labels = { run_status: status, workflow_id: record.workflowId };
     this.#metrics.openwop_run_completed.with(labels).add();
     this.#metrics.openwop_run_duration.with(labels).record(secondsBetween(startedAt, completedAt));
   }
 
-  node({ typeId, startedAt }: NodeState, status: string, now: number): void {
+  attempt({ typeId }: NodeState, status: string): void {
+    this.#metrics.openwop_node_attempts.with({ node_type: typeId, run_status: status }).add();
+  }
+
+  node({ typeId, startedAt }: Pick<NodeState, "typeId" | "startedAt">, status: string, now: number): void {
     const labels = { node_type: typeId, run_status: status };
     this.#metrics.openwop_node_completed.with(labels).add();
-    this.#metrics.openwop_node_attempts.with(labels).add();
     this.#metrics.openwop_node_duration.with(labels).record(Math.max(0, now - Date.parse(startedAt)) / 1000);
   }
 
@@ -80,13 +85,18 @@ export class RunMetrics {
     this.#metrics.openwop_run_claim_conflicts.with({ transport: "bus", tenant_id: tenant }).add();
   }
 
-  answered(kind: string, seconds: number): void {
-    this.#metrics.openwop_interrupt_requested.with({ interrupt_kind: kind, run_status: "running" }).add();
-    this.#metrics.openwop_interrupt_duration.with({ interrupt_kind: kind, run_status: "running" }).record(seconds);
+  asked(kind: string): void {
+    const labels = { interrupt_kind: kind, run_status: waitingStatus(kind) };
+    this.#metrics.openwop_interrupt_requested.with(labels).add();
   }
 
-  active(count: number): void {
-    this.#metrics.openwop_run_active.with().set(count);
+  /** `status` is the run's after the answer. */
+  answered(kind: string, status: string, seconds: number): void {
+    this.#metrics.openwop_interrupt_duration.with({ interrupt_kind: kind, run_status: status }).record(seconds);
+  }
+
+  active(counts: ReadonlyMap<string, number>): void {
+    for (const [tenant_id, count] of counts) this.#metrics.openwop_run_active.with({ tenant_id }).set(count);
   }
 
   depth(count: number): void {

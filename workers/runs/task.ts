@@ -13,6 +13,14 @@ export interface Task {
   result: NodeResult | undefined;
 }
 
+/** A node execution and its attempt as spans; `run` is given the call as the attempt sees it. */
+export function spanned<T>(call: NodeCall, attributes: () => Attributes, run: (call: NodeCall) => T): T {
+  const name = `openwop.node.${call.node.typeId}`;
+  return withSpan(name, call.traceparent, attributes, (execution) =>
+    withSpan(`${name}.attempt`, execution, attributes, (traceparent) => run({ ...call, traceparent })),
+  );
+}
+
 /** Runs it to its result, in its time; a task that was cut off has none. */
 export async function perform(
   task: Task,
@@ -23,9 +31,7 @@ export async function perform(
 ): Promise<void> {
   const { abort } = task;
   try {
-    const running = withSpan(`openwop.node.${node.typeId}`, call.traceparent, attributes, async (traceparent) =>
-      type.run({ ...call, traceparent }),
-    );
+    const running = spanned(call, attributes, async (spannedCall) => type.run(spannedCall));
     task.result = await within(running, nodeTimeout(node.settings), abort);
   } catch (thrown) {
     if (thrown instanceof BeamlineError && thrown.code === "cancelled" && abort.signal.aborted) return;

@@ -31,6 +31,7 @@ export async function startRunsBed(
   env: Readonly<Record<string, string>> = {},
   workers = 1,
   syncInterval = "10s",
+  write?: (line: string) => void,
 ): Promise<RunsBed> {
   const data = await mkdtemp(join(tmpdir(), "beamline-runs-"));
   const nats = await startTestNats({ syncInterval });
@@ -45,8 +46,10 @@ export async function startRunsBed(
       ...env,
       ...more,
     });
-    const log =
-      process.env["TEST_LOG"] === undefined ? silentLogger : createLogger({ component: "runs", level: "debug" });
+    const told = write !== undefined || process.env["TEST_LOG"] !== undefined;
+    const log = told
+      ? createLogger({ component: "runs", level: "debug", ...(write !== undefined && { write }) })
+      : silentLogger;
     const scope = new Scope({ log });
     scopes.push(scope);
     const bus = scope.use("bus", await nats.connect("worker-runs"), (b) => b.drain());

@@ -112,7 +112,11 @@ export const runsWorker = defineWorker({
       new Records<Invocation>(bus, buckets.runInvocations),
       workerId,
       clock,
-      (provider, status, ms) => metrics.activity(provider, status, ms),
+      (provider, status, ms) => {
+        metrics.activity(provider, status, ms);
+        if (logger.enabled("debug"))
+          logger.debug("outside called", { metricKind: "openwop.activity.invoked", provider, status, ms });
+      },
     );
     const lease = scope.use(
       "leases",
@@ -243,12 +247,17 @@ export const runsWorker = defineWorker({
         }),
       (c, deadline) => c.stop(Date.now() + Math.max(0, deadline.remainingMs() - 500)),
     );
-    scope.use(
-      "run metrics",
-      registry.beforeCollect(() => metrics.active(engine.active)),
-      (stop) => stop(),
-    );
-    void intake;
+    let waiting = 0;
+    const lookAtQueue = (): void => {
+      metrics.active(engine.active);
+      metrics.depth(waiting);
+      // As of the collection before: collecting waits for nobody.
+      intake.lag().then(
+        ({ pending }) => (waiting = pending),
+        () => undefined,
+      );
+    };
+    scope.use("run metrics", registry.beforeCollect(lookAtQueue), (stop) => stop());
     return [...endpointsOf(EngineDefinition, engineHandlers(ports)), ...restEndpoints(ports)];
   },
 });

@@ -6,6 +6,7 @@ import { isTerminal, statusOf } from "../../../contracts/openwop/snapshot.ts";
 import type { RunState } from "../../../contracts/openwop/state.ts";
 import { bodyOf, invalid, oneOf, text } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
+import { ended } from "../ended.ts";
 import type { Held } from "../log.ts";
 import { isUnsettled } from "../plan.ts";
 import type { RunsPorts } from "../ports.ts";
@@ -55,8 +56,10 @@ export async function cancelRun(ports: RunsPorts, asker: Asker, runId: string, g
 }
 
 async function cancelOne(ports: RunsPorts, asker: Asker, runId: string, reason: string): Promise<string> {
+  let mine = false;
   const { state } = await change(ports, asker.tenant, runId, (now) => {
-    if (isTerminal(now)) return undefined;
+    mine = !isTerminal(now);
+    if (!mine) return undefined;
     return {
       events: cancelEvents(ports, now, {
         ...(reason !== "" && { reason }),
@@ -64,7 +67,7 @@ async function cancelOne(ports: RunsPorts, asker: Asker, runId: string, reason: 
       }),
     };
   });
-  ports.metrics.ended(state, state.status);
+  if (mine) ended(ports, state);
   if (state.status === "cancelled")
     await ports.audit.record(asker, "run.cancelled", runId, reason === "" ? {} : { reason });
   return state.status;
@@ -99,9 +102,12 @@ export async function cancelChildren(ports: RunsPorts, tenant: string, runId: st
       parent.runId !== runId
     )
       continue;
-    await change(ports, tenant, child.runId, (now) =>
-      isTerminal(now) ? undefined : { events: cancelEvents(ports, now, { reason, parentRunId: runId }) },
-    );
+    let mine = false;
+    const after = await change(ports, tenant, child.runId, (now) => {
+      mine = !isTerminal(now);
+      return mine ? { events: cancelEvents(ports, now, { reason, parentRunId: runId }) } : undefined;
+    });
+    if (mine) ended(ports, after.state);
   }
 }
 

@@ -104,8 +104,11 @@ async function resolve(
     question = interrupt;
     return { events: answerEvents(ports, asker, interrupt, resumeValue) };
   });
-  if (question !== undefined)
-    ports.metrics.answered(question.kind, Math.max(0, ports.clock.now() - Date.parse(question.requestedAt)) / 1000);
+  // A vote that decides nothing yet is no answer.
+  if (question !== undefined && state.interrupts.get(question.interruptId)?.status !== "pending") {
+    const seconds = Math.max(0, ports.clock.now() - Date.parse(question.requestedAt)) / 1000;
+    ports.metrics.answered(question.kind, statusOf(state), seconds);
+  }
   await ports.audit.record(asker, "interrupt.resolved", runId, { nodeId });
   return { runId, nodeId, status: statusOf(state) };
 }
