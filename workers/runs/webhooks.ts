@@ -4,26 +4,28 @@
  * W1 Events are read from the logs by one durable consumer; a match is a delivery of its own, stored before the log is acknowledged.
  * W2 A delivery names its event: stored twice it is one, and receivers can tell.
  * W3 Addresses are judged at registration and again at delivery, where the connection goes to the address judged; redirects are failures.
- * W4 Failures come again with growing pauses and end as dead letters; four in a row rest the subscription for an hour.
+ * W4 Failures come again with growing pauses and end as dead letters; four in a row rest the subscription for an hour, then one delivery tries it.
  * W5 Nothing crosses tenants: the tenant is part of every subject and key. Replays deliver nothing.
  */
-import { createHash, createHmac, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import type { Bus } from "../../bus/connect.ts";
 import { consume, type Consumption } from "../../bus/consume.ts";
 import { keyOf, partOf } from "../../bus/keys.ts";
 import { publish } from "../../bus/publish.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
+import { header } from "../../contracts/headers.ts";
 import { parseEntry, type RunEvent } from "../../contracts/openwop/log.ts";
 import { buckets, streams } from "../../contracts/streams.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Egress } from "../../runtime/egress.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import type { Logger } from "../../runtime/log.ts";
-import { VERSION } from "../../runtime/version.ts";
 import type { RunLog } from "./log.ts";
 import { Records } from "./records.ts";
+import { afterFailure, afterSuccess, CLOSED, probing, standing, type Circuit } from "./webhook.circuit.ts";
+import { deliveryBody, deliveryHeaders } from "./webhook.delivery.ts";
 
-export interface Subscription {
+export interface Subscription extends Circuit {
   readonly webhookId: string;
   readonly tenant: string;
   readonly url: string;
@@ -32,14 +34,8 @@ export interface Subscription {
   readonly tags: readonly string[];
   readonly secret: string;
   readonly createdAt: string;
-  readonly state: "active" | "failed";
-  /** Failures in a row. */
-  readonly failures: number;
-  /** Failures in the current week, and when it began. */
-  readonly weekFailures: number;
-  readonly weekStart: number;
-  /** Epoch milliseconds until which nothing is tried. */
-  readonly openUntil: number;
+  /** Deliveries that became dead letters since it was made or last redriven. */
+  readonly deadLetters: number;
 }
 
 interface Delivery {
@@ -47,6 +43,8 @@ interface Delivery {
   readonly tenant: string;
   readonly runId: string;
   readonly event: RunEvent;
+  /** Of the run: the receiver's work belongs to its trace. */
+  readonly traceparent?: string;
 }
 
 export interface WebhookOptions {
@@ -58,15 +56,15 @@ export interface WebhookOptions {
   readonly logger: Logger;
   /** Lets http and private addresses pass: for test hosts. */
   readonly insecure: boolean;
+  /** Pauses between the tries of a delivery, milliseconds. */
+  readonly backoffMs?: readonly number[];
 }
 
 /** Heard by every runs worker. */
 const CHANGED_SUBJECT = "beamline.runs.v1.webhooks_changed";
 const TIMEOUT_MS = 5_000;
-const BREAK_AFTER = 4;
-const REST_MS = 60 * 60_000;
-const FAIL_AFTER = 100;
-const WEEK_MS = 7 * 24 * 60 * 60_000;
+const TRIES = 8;
+const BACKOFF_MS = [1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000];
 const FRESH_MS = 5_000;
 const REFUSED_NAMES = new Set(["localhost", "metadata", "metadata.google.internal"]);
 
@@ -93,9 +91,12 @@ export class Webhooks {
       filterSubjects: ["log.run_hooks.>"],
       concurrency: 32,
       ackWaitMs: 30_000,
-      maxDeliver: 8,
-      backoffMs: [1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000],
+      maxDeliver: TRIES,
+      backoffMs: [...(options.backoffMs ?? BACKOFF_MS)],
       handler: (payload) => webhooks.#deliver(JSON.parse(Buffer.from(payload).toString("utf8")) as Delivery),
+      onEvent(event) {
+        if (event.type === "dead") webhooks.#buried(event.context.subject);
+      },
     });
     // Without subscriptions nobody has to read along.
     if ((await webhooks.#records.list()).length > 0) await webhooks.#start();
@@ -138,11 +139,8 @@ export class Webhooks {
       tags,
       secret: secret ?? randomBytes(32).toString("base64url"),
       createdAt: new Date(clock.now()).toISOString(),
-      state: "active",
-      failures: 0,
-      weekFailures: 0,
-      weekStart: clock.now(),
-      openUntil: 0,
+      deadLetters: 0,
+      ...CLOSED,
     };
     await this.#records.put([tenant, subscription.webhookId], subscription);
     bus.send(CHANGED_SUBJECT, "");
@@ -164,10 +162,8 @@ export class Webhooks {
 
   /** Lets a subscription that rests or has failed be tried again at once. Throws `subscription_not_found`. */
   async revive(tenant: string, webhookId: string): Promise<Subscription> {
-    const kept = await this.#records.get(tenant, webhookId);
-    if (kept === undefined) throw noSubscription();
-    const revived: Subscription = { ...kept.value, state: "active", failures: 0, weekFailures: 0, openUntil: 0 };
-    await this.#records.put([tenant, webhookId], revived);
+    const revived = await this.#change(tenant, webhookId, (now) => ({ ...now, ...CLOSED, deadLetters: 0 }));
+    if (revived === undefined) throw noSubscription();
     return revived;
   }
 
@@ -218,9 +214,11 @@ export class Webhooks {
         if (record === undefined || record.fork?.mode === "replay") continue;
         if (subscription.tags.length > 0 && !record.tags.some((tag) => subscription.tags.includes(tag))) continue;
         const { webhookId } = subscription;
-        const delivery: Delivery = { webhookId, tenant, runId, event };
+        const { traceparent } = record;
+        const delivery: Delivery = { webhookId, tenant, runId, event, ...(traceparent !== "" && { traceparent }) };
         await publish(this.#options.bus, `log.run_hooks.${keyOf(tenant, webhookId)}`, JSON.stringify(delivery), {
           msgId: `${webhookId}:${runId}:${event.sequence}`,
+          headers: { [header.tenantId]: tenant },
         });
       }
     }
@@ -235,19 +233,33 @@ export class Webhooks {
     return list;
   }
 
-  async #deliver({ webhookId, tenant, runId, event }: Delivery): Promise<void> {
+  async #deliver({ webhookId, tenant, runId, event, traceparent }: Delivery): Promise<void> {
     const { clock, egress } = this.#options;
     const kept = await this.#records.get(tenant, webhookId);
     if (kept === undefined) return;
     const subscription = kept.value;
-    if (subscription.state === "failed")
-      throw new BeamlineError("failed_precondition", `webhook ${webhookId} has failed too often`);
-    if (subscription.openUntil > clock.now()) throw new BeamlineError("unavailable", `webhook ${webhookId} rests`);
-    const body = JSON.stringify({ runId, type: event.type, workspaceId: tenant, event });
+    const { secret, url } = subscription;
+    switch (standing(subscription, clock.now())) {
+      case "failed":
+        throw new BeamlineError("failed_precondition", `webhook ${webhookId} has failed too often`);
+      case "rests":
+        throw new BeamlineError("unavailable", `webhook ${webhookId} rests`);
+      case "probe": {
+        const claim = probing(subscription, clock.now());
+        if ((await this.#records.swap([tenant, webhookId], claim, kept.revision)) === undefined)
+          throw new BeamlineError("unavailable", `webhook ${webhookId} rests`);
+        break;
+      }
+      case "go":
+    }
+    const body = deliveryBody(tenant, runId, event);
     try {
-      const { status } = await egress.fetch(subscription.url, {
+      const { status } = await egress.fetch(url, {
         method: "POST",
-        headers: headersFor(subscription, event, body, clock.now()),
+        headers: {
+          ...deliveryHeaders({ webhookId, secret }, event.type, body, clock.now()),
+          ...(traceparent !== undefined && { traceparent }),
+        },
         body,
         timeoutMs: TIMEOUT_MS,
         maxRedirects: 0,
@@ -256,72 +268,52 @@ export class Webhooks {
       if (status < 200 || status >= 300)
         throw new BeamlineError("unavailable", `the receiver answered ${status}`, { details: { status } });
     } catch (thrown) {
-      await this.#failed(tenant, webhookId);
-      const error = BeamlineError.from(thrown);
-      throw error.code === "internal"
-        ? new BeamlineError("unavailable", "the receiver cannot be reached", { cause: thrown })
-        : error;
+      await this.#change(tenant, webhookId, (now) => afterFailure(now, clock.now()));
+      throw translated(thrown);
     }
-    if (subscription.failures > 0)
-      await this.#records.swap([tenant, webhookId], { ...subscription, failures: 0, openUntil: 0 }, kept.revision);
+    if (subscription.failures > 0) await this.#change(tenant, webhookId, afterSuccess);
   }
 
-  /** W4. */
-  async #failed(tenant: string, webhookId: string): Promise<void> {
-    const now = this.#options.clock.now();
+  /** A delivery was given up: its subscription says so. */
+  #buried(subject: string): void {
+    const [, , tenant, webhookId] = subject.split(".").map(partOf);
+    this.#change(tenant ?? "", webhookId ?? "", (now) => ({ ...now, deadLetters: now.deadLetters + 1 })).catch(
+      (thrown: unknown) => this.#options.logger.warn("a webhook's dead letter is not counted", { error: thrown }),
+    );
+  }
+
+  /** Undefined when there is no such subscription. */
+  async #change(
+    tenant: string,
+    webhookId: string,
+    make: (now: Subscription) => Subscription,
+  ): Promise<Subscription | undefined> {
     for (;;) {
       const kept = await this.#records.get(tenant, webhookId);
-      if (kept === undefined) return;
-      const { value } = kept;
-      const sameWeek = now - value.weekStart < WEEK_MS;
-      const failures = value.failures + 1;
-      const weekFailures = (sameWeek ? value.weekFailures : 0) + 1;
-      const next: Subscription = {
-        ...value,
-        failures,
-        weekFailures,
-        weekStart: sameWeek ? value.weekStart : now,
-        openUntil: failures >= BREAK_AFTER ? now + REST_MS : 0,
-        state: weekFailures >= FAIL_AFTER ? "failed" : "active",
-      };
-      if ((await this.#records.swap([tenant, webhookId], next, kept.revision)) !== undefined) return;
+      if (kept === undefined) return undefined;
+      const next = make(kept.value);
+      if ((await this.#records.swap([tenant, webhookId], next, kept.revision)) !== undefined) return next;
     }
   }
 }
 
-/** First 8 hex digits of the secret's SHA-256: what may be logged and shown. */
-export function fingerprintOf(secret: string): string {
-  return createHash("sha256").update(secret).digest("hex").slice(0, 8);
+/** An address that may not be called today may be one tomorrow: whatever is wrong with the receiver is tried again. */
+function translated(thrown: unknown): BeamlineError {
+  const error = BeamlineError.from(thrown);
+  if (error.code === "unavailable" || error.code === "deadline_exceeded") return error;
+  if (error.code === "permission_denied")
+    return new BeamlineError("unavailable", "the receiver is not at a public address", { cause: thrown });
+  return new BeamlineError("unavailable", "the receiver cannot be reached", { cause: thrown });
 }
 
-/** Signature v1: HMAC-SHA256 over `<timestamp>.<body>`, hex. */
-export function signatureOf(secret: string, timestamp: string, body: string): string {
-  return createHmac("sha256", secret).update(`${timestamp}.${body}`).digest("hex");
-}
-
-function headersFor(
-  { webhookId, secret }: Subscription,
-  event: RunEvent,
-  body: string,
+/** What a subscription is shown as. */
+export function stateOf(
+  { state, openUntil, deadLetters }: Subscription,
   now: number,
-): Record<string, string> {
-  const timestamp = String(Math.floor(now / 1_000));
-  const told = {
-    "Webhook-Id": webhookId,
-    "Event-Type": event.type,
-    Timestamp: timestamp,
-    Signature: `sha256=${signatureOf(secret, timestamp, body)}`,
-    "Signature-Algorithm": "v1",
-  };
-  const headers: Record<string, string> = {
-    "content-type": "application/json",
-    "user-agent": `openwop-webhook-dispatcher/${VERSION}`,
-  };
-  for (const [name, value] of Object.entries(told)) {
-    headers[`X-openwop-${name}`] = value;
-    headers[`OpenWOP-${name}`] = value;
-  }
-  return headers;
+): "active" | "paused" | "failed" | "dead-lettered" {
+  if (state === "failed") return "failed";
+  if (openUntil > now) return "paused";
+  return deadLetters > 0 ? "dead-lettered" : "active";
 }
 
 function rejected(what: string): BeamlineError {

@@ -19,8 +19,8 @@ export async function capabilities({
   const production = {
     supported: true,
     backpressure: { supported: true, inflightCap: host.inflightCap, retryAfterSeconds: 1 },
-    retention: { days: host.retentionDays },
-    debugBundle: { supported: true },
+    retention: { supported: true, minWindowSeconds: host.retentionDays * DAY_S },
+    debugBundle: { supported: true, truncationMetadata: true },
   };
   const body = {
     protocolVersion: "1.0",
@@ -46,7 +46,7 @@ export async function capabilities({
     ...(host.fixtures.length > 0 && { fixtures: host.fixtures }),
     runs: { pauseResume: { supported: true, drainPolicies: ["immediate", "drain-current-node"] } },
     replay: { supported: true, modes: ["replay", "branch"], sideEffectSuppression: "recorded-outcome" },
-    webhooks: { supported: true, signatureAlgorithms: ["v1"], durable: { supported: true } },
+    webhooks: { supported: true, signatureAlgorithms: ["v1"], durable: true },
     auth: {
       profiles: ["openwop-audit-log-integrity"],
       auditLogIntegrity: {

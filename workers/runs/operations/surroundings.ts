@@ -3,9 +3,11 @@ import { permit, type Answer, type Asker } from "../caller.ts";
 import { bodyOf, invalid, text, texts } from "../body.ts";
 import type { Artifact } from "../artifacts.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
+import { isEventType } from "../../../contracts/openwop/eventtypes.ts";
 import type { Json } from "../../../contracts/openwop/json.ts";
 import type { RunsPorts } from "../ports.ts";
-import { fingerprintOf, type Subscription } from "../webhooks.ts";
+import { fingerprintOf } from "../webhook.delivery.ts";
+import { stateOf, type Subscription } from "../webhooks.ts";
 
 /** `GET /v1/runs/{id}/artifacts/{aid}`. Throws `artifact_not_found`, also for a run that is not there. */
 export async function getArtifact(
@@ -34,8 +36,6 @@ export async function artifactAnswer(ports: RunsPorts, asker: Asker, runId: stri
   return { status: 200, body };
 }
 
-const eventName = /^[a-z][a-zA-Z0-9_-]*(\.[a-zA-Z0-9_-]+)+$/;
-
 /** `POST /v1/webhooks`. The secret is shown once; a caller may bring its own. */
 export async function registerWebhook(ports: RunsPorts, asker: Asker, given: unknown): Promise<Answer> {
   permit(asker, "webhooks:manage");
@@ -54,7 +54,7 @@ export async function registerWebhook(ports: RunsPorts, asker: Asker, given: unk
     const events = body["events"] as readonly string[];
     if (events.length === 0) throw invalid("events", "must name at least one event");
     events.forEach((name, at) => {
-      if (!eventName.test(name)) throw invalid(`events[${at}]`, "is not the name of an event");
+      if (!isEventType(name)) throw invalid(`events[${at}]`, "is not the name of an event");
     });
     const { tenantId } = body;
     if (tenantId !== undefined && tenantId !== asker.tenant)
@@ -77,10 +77,11 @@ export async function registerWebhook(ports: RunsPorts, asker: Asker, given: unk
 /** Our route `GET /v1/webhooks`: without the secrets. */
 export async function listWebhooks(ports: RunsPorts, asker: Asker): Promise<Answer> {
   permit(asker, "webhooks:manage");
-  return { status: 200, body: { webhooks: (await ports.webhooks.list(asker.tenant)).map(shown) } };
+  return { status: 200, body: { webhooks: (await ports.webhooks.list(asker.tenant)).map((one) => shown(ports, one)) } };
 }
 
-function shown({ webhookId, url, events, tags, secret, createdAt, state, failures, openUntil }: Subscription): Json {
+function shown({ clock }: RunsPorts, subscription: Subscription): Json {
+  const { webhookId, url, events, tags, secret, createdAt, failures, openUntil, deadLetters } = subscription;
   return {
     webhookId,
     url,
@@ -88,8 +89,9 @@ function shown({ webhookId, url, events, tags, secret, createdAt, state, failure
     tags,
     secretFingerprint: fingerprintOf(secret),
     createdAt,
-    state,
+    state: stateOf(subscription, clock.now()),
     failures,
+    deadLetters,
     ...(openUntil > 0 && { restsUntil: new Date(openUntil).toISOString() }),
   };
 }
@@ -117,7 +119,7 @@ export async function redriveWebhook(ports: RunsPorts, asker: Asker, webhookId: 
   permit(asker, "webhooks:manage");
   const subscription = await ports.webhooks.revive(asker.tenant, webhookId);
   await ports.audit.record(asker, "webhook.revived", webhookId, {});
-  return { status: 200, body: shown(subscription) };
+  return { status: 200, body: shown(ports, subscription) };
 }
 
 /** `GET /v1/audit/verify?fromSeq=&toSeq=`. */
