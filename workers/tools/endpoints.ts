@@ -13,7 +13,8 @@ import type { Executions } from "./executions.ts";
 import type { Grants } from "./grants.ts";
 import type { Ledger } from "./ledger.ts";
 import type { McpServers } from "./mcp.ts";
-import type { Registry } from "./registry.ts";
+import { lacking, parseHeld } from "./capabilities.ts";
+import { builtInTools, type Registry } from "./registry.ts";
 import type { AskHost, Rollbacks, Undone } from "./rollback.ts";
 import { compile, list, num, object, str, bool, int, texts, wordInput } from "./schema.ts";
 import type { Json, Schema } from "./tool.ts";
@@ -57,17 +58,29 @@ export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
   const { grants, approvals, ledger, rollbacks, executions, registry, mcp, node } = ports;
   return [
     /** A refusal is `granted: false` with `denial_reason`. */
-    endpoint<{ agent_id: string; capabilities: string[]; reason: string; duration_hours: number; granted_by: string }>(
+    endpoint<{
+      agent_id: string;
+      capabilities: string[];
+      reason: string;
+      duration_hours: number;
+      granted_by: string;
+      own_request: boolean;
+    }>(
       "capabilities.grant",
       object({
         agent_id,
+        "own_request?": bool("The agent asked for it itself: nothing that critical tools need.", { default: false }),
         capabilities: list(str(), "", { minItems: 1 }),
         "reason?": str("", { default: "" }),
         "duration_hours?": num("", { default: 0 }),
         "granted_by?": str("", { default: "" }),
       }),
-      async ({ agent_id: agent, capabilities, reason, duration_hours: hours, granted_by: by }, { tenant }) => {
+      async (request, { tenant }) => {
+        const { agent_id: agent, capabilities, reason, duration_hours: hours, granted_by: by } = request;
         try {
+          const critical = request.own_request ? capabilities.filter(isCritical) : [];
+          if (critical.length > 0)
+            throw new ToolFailure(`an agent cannot ask for what critical tools need: ${critical.join(", ")}`);
           const { expiresAt } = await grants.grant(tenant, { agent, capabilities, reason, hours, by });
           return {
             granted: true,
@@ -82,12 +95,16 @@ export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
         }
       },
     ),
-    /** No capabilities named takes all grants back. */
-    endpoint<{ agent_id: string; capabilities: string[] }>(
+    /** All grants only when `revoke_all` says so (aiOS orchestrator, CapabilityRevocation). */
+    endpoint<{ agent_id: string; capabilities: string[]; revoke_all: boolean }>(
       "capabilities.revoke",
-      object({ agent_id, "capabilities?": list(str(), "", { default: [] }) }),
-      async ({ agent_id, capabilities }, { tenant }) => ({
-        revoked: (await grants.revoke(tenant, agent_id, capabilities.length === 0 ? undefined : capabilities)).count,
+      object({
+        agent_id,
+        "capabilities?": list(str(), "", { default: [] }),
+        "revoke_all?": bool("", { default: false }),
+      }),
+      async ({ agent_id, capabilities, revoke_all }, { tenant }) => ({
+        revoked: (await grants.revoke(tenant, agent_id, revoke_all ? undefined : capabilities)).count,
       }),
     ),
     endpoint<{ agent_id: string; capabilities: string[]; paths: string[] }>(
@@ -171,6 +188,16 @@ export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
       }),
     ),
   ];
+}
+
+const criticalNeeds = builtInTools()
+  .filter(({ checkedRisk }) => checkedRisk === "critical")
+  .flatMap(({ needs }) => needs);
+
+/** Whether a capability as granted covers one that a tool of critical risk needs. */
+function isCritical(text: string): boolean {
+  const capability = parseHeld(text)?.capability;
+  return capability !== undefined && criticalNeeds.some((need) => lacking([need], [{ capability }], []).length === 0);
 }
 
 /** @typeParam I the request, which has passed the schema */

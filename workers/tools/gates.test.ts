@@ -210,7 +210,8 @@ describe("capabilities", () => {
     expect(await ask("check", { ...check, paths: ["/etc/x"] })).toEqual({ missing: ["fs_read"], known: true });
     expect(JSON.stringify(await ask("list", { agent_id: "planner" }))).toContain("planning");
     expect(await bed.run("fs.list", { path: at("granted") }, { agent: "planner" })).toMatchObject({ success: true });
-    expect(await ask("revoke", { agent_id: "planner" })).toEqual({ revoked: 1 });
+    expect(await ask("revoke", { agent_id: "planner" })).toEqual({ revoked: 0 });
+    expect(await ask("revoke", { agent_id: "planner", revoke_all: true })).toEqual({ revoked: 1 });
     expect(await bed.run("fs.list", { path: at("granted") }, { agent: "planner" })).toMatchObject({ success: false });
     expect(await ask("grant", { ...asked, capabilities: ["no capability"] })).toMatchObject({ granted: false });
   });

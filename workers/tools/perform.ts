@@ -1,7 +1,7 @@
 /** Running a tool that passed every gate: recorded first, within its time, its output judged (aiOS tools, 1.2). */
 import { BeamlineError } from "../../contracts/errors.ts";
 import { withSpan } from "../../runtime/trace.ts";
-import { hashOf } from "./canonical.ts";
+import { hashOf, MAX_LEVELS, tooDeep } from "./canonical.ts";
 import { ToolFailure, reasonOf, systemCode } from "./failure.ts";
 import type { Journey, Outcome, PipelinePorts } from "./pipeline.ts";
 import { wordOutput } from "./schema.ts";
@@ -94,6 +94,12 @@ async function seal(ports: PipelinePorts, journey: Journey, steps: readonly Step
 }
 
 function judged(ports: PipelinePorts, { request, offered, secrets }: Journey, output: Json): Outcome {
+  if (tooDeep(output))
+    return {
+      success: false,
+      output: "",
+      error: `${request.tool_name}: the output is nested deeper than ${MAX_LEVELS} levels`,
+    };
   const violations = offered.checkOutput(output);
   if (violations.length > 0) return { success: false, output: "", error: wordOutput(request.tool_name, violations) };
   const text = withoutSecrets(JSON.stringify(output), secrets);

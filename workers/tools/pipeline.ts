@@ -19,7 +19,7 @@ import { traceIdOf } from "../../runtime/trace.ts";
 import type { Approvals } from "./approval.ts";
 import { bounded } from "./bounded.ts";
 import { wordDenied } from "./capabilities.ts";
-import { hashOf } from "./canonical.ts";
+import { hashOf, MAX_LEVELS, tooDeep } from "./canonical.ts";
 import type { Happening } from "./chain.ts";
 import type { Claims, Repeat } from "./claims.ts";
 import { KEPT_OUTPUT, type Executions, type Known } from "./executions.ts";
@@ -151,6 +151,7 @@ export class Pipeline {
     }
     if (typeof input !== "object" || input === null || Array.isArray(input))
       return refuse(`Invalid JSON input: must be an object`);
+    if (tooDeep(input)) return refuse(`Invalid JSON input: nested deeper than ${MAX_LEVELS} levels`);
     journey.input = renamed(input as Json, journey.offered.handler.aliases);
     const violations = journey.offered.checkInput(journey.input);
     if (violations.length > 0) return refuse(wordInput(tool_name, violations));

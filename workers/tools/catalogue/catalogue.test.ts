@@ -5,6 +5,7 @@ import { createServer as createTcp } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { fingerprint } from "../files/tree.ts";
 import { builtInTools } from "../registry.ts";
 import { until } from "../../../test/kit/until.ts";
 import { startTestbed, type Testbed } from "../testbed.ts";
@@ -281,6 +282,15 @@ describe("code, certificates, plugins", () => {
       expect(await bed.rpc("rollback", { execution_id: rotated.execution_id })).toMatchObject({ success: true });
       expect(await readFile(at("certs", "server.crt"), "utf8")).toBe(before);
       await expect(readFile(at("certs", "server.crt.bak"))).rejects.toThrow("ENOENT");
+      // Made over others, the others come back; made where nothing was, nothing stays.
+      const there = await fingerprint(bed.root);
+      for (const cert_dir of [at("certs"), at("no", "such", "directory")]) {
+        const again = await bed.run("sec.cert_generate", { service_name: "tools", cert_dir });
+        expect(again).toMatchObject({ success: true, output: { server_cert_path: join(cert_dir, "server.crt") } });
+        expect(await fingerprint(bed.root)).not.toBe(there);
+        expect(await bed.rpc("rollback", { execution_id: again.execution_id })).toMatchObject({ success: true });
+        expect(await fingerprint(bed.root)).toBe(there);
+      }
     } else expect(cert.error).toContain("openssl");
   });
 
