@@ -123,7 +123,7 @@ function answerEvents(ports: RunsPorts, asker: Asker, interrupt: Interrupt, give
   switch (kind) {
     case "approval": {
       const vote = voteOf(data, given, asker, at);
-      const { voter, ...shown } = vote;
+      const { voter, value: _value, ...shown } = vote;
       events.push({ type: "approval.received", nodeId, payload: { nodeId, interruptId, ...shown, decidedBy: voter } });
       const outcome = tally(interrupt, voter, vote.action);
       if (outcome === undefined) return events;
