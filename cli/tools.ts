@@ -167,7 +167,11 @@ export function toolsCommand(program: Command, context: CommandContext = stackCo
         { task_id: task },
         tenant,
       );
-      out.table(executions, "nothing");
+      const at = (ms: unknown): string => new Date(Number(ms)).toISOString();
+      out.table(
+        executions.map((each) => ({ ...each, started_at: at(each["started_at"]) })),
+        "nothing",
+      );
     });
 
   command("approvals", "List approvals.").action(async ({ tenant }: InTenant, command: Command) => {
