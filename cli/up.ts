@@ -59,6 +59,7 @@ async function up(scope: Scope, each: boolean): Promise<void> {
     ...servers.env,
     BEAMLINE_DATA_DIR: dataDir,
     BEAMLINE_ROUTER_ADMIN_API_KEY: adminKey,
+    OPENWOP_GRPC_ENDPOINT: process.env["OPENWOP_GRPC_ENDPOINT"] ?? `${grpcScheme()}://${grpc}`,
   };
   const drainMs = config.BEAMLINE_DRAIN_MS;
   const start = (name: string, args: readonly string[], env: NodeJS.ProcessEnv): Child =>
@@ -93,6 +94,11 @@ async function up(scope: Scope, each: boolean): Promise<void> {
   scope.use("stack file", stackPath(dataDir), (path) => rmSync(path, { force: true }));
   await untilReady(http, scope.draining, logs);
   greet(servers, grpc, http, key, adminKey === key, logs);
+}
+
+/** What discovery says of the edge: it speaks TLS when it has a certificate. */
+function grpcScheme(): string {
+  return process.env["BEAMLINE_GRPC_TLS_CERT"] === undefined ? "grpc" : "grpcs";
 }
 
 function startLocal(

@@ -45,7 +45,6 @@ export interface Host {
   readonly version: string;
   /** `grpc://host:port`; undefined when gRPC is not reachable. */
   readonly grpcEndpoint: string | undefined;
-  readonly grpcTls: "required" | "optional" | "disabled";
   /** Fixture workflows that are loaded. */
   readonly fixtures: readonly string[];
   readonly testKeyPrefix: string;

@@ -1,5 +1,5 @@
 /** Settings of the runs worker. */
-import { bool, choice, durationMs, int, list, optional, secret, text } from "../../runtime/setting.ts";
+import { bool, durationMs, int, list, optional, secret, url } from "../../runtime/setting.ts";
 import { openwopSettings } from "../../runtime/settings.ts";
 
 export const runsSettings = {
@@ -23,13 +23,15 @@ export const runsSettings = {
       expected: "id:secret pairs with secrets of 16 characters or more, separated by commas",
     },
   ),
-  OPENWOP_GRPC_ENDPOINT: text("grpc://127.0.0.1:50051", "Where clients reach the gRPC surface, as discovery says it."),
-  OPENWOP_GRPC_TLS: choice(
-    ["required", "optional", "disabled"],
-    "disabled",
-    "What discovery says of TLS on the gRPC surface.",
+  OPENWOP_GRPC_ENDPOINT: url(
+    optional,
+    "Where clients reach the gRPC surface, as discovery says it: grpcs://host:port with TLS, grpc:// without. Not claimed when not given.",
+    { schemes: ["grpc", "grpcs"] },
   ),
-  OPENWOP_PRODUCTION: bool(false, "Claims the production profile; the gRPC surface must then require TLS."),
+  OPENWOP_PRODUCTION: bool(
+    false,
+    "Claims the production profile, which takes a gRPC surface with TLS and keys remembered for a day.",
+  ),
   OPENWOP_INFLIGHT_CAP: openwopSettings.OPENWOP_INFLIGHT_CAP,
   OPENWOP_IDEMPOTENCY_MS: durationMs(
     172_800_000,

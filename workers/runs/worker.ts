@@ -83,8 +83,7 @@ export const runsWorker = defineWorker({
     const host: Host = {
       engineVersion: ENGINE_VERSION,
       version: VERSION,
-      grpcEndpoint: config.OPENWOP_GRPC_ENDPOINT === "" ? undefined : config.OPENWOP_GRPC_ENDPOINT,
-      grpcTls: config.OPENWOP_GRPC_TLS,
+      grpcEndpoint: config.OPENWOP_GRPC_ENDPOINT,
       fixtures: config.OPENWOP_FIXTURES ? fixtures.map(({ id }) => id) : [],
       testKeyPrefix: TEST_KEY_PREFIX,
       inflightCap: config.OPENWOP_INFLIGHT_CAP,

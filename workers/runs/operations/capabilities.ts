@@ -16,6 +16,7 @@ export async function capabilities({
   limits,
   audit,
 }: Pick<RunsPorts, "host" | "limits" | "audit">): Promise<Answer> {
+  const secured = host.grpcEndpoint?.startsWith("grpcs:") === true;
   const production = {
     supported: true,
     backpressure: { supported: true, inflightCap: host.inflightCap, retryAfterSeconds: 1 },
@@ -41,7 +42,12 @@ export async function capabilities({
     eventLogSchemaVersion: 2,
     supportedTransports: host.grpcEndpoint === undefined ? ["rest"] : ["rest", "grpc"],
     ...(host.grpcEndpoint !== undefined && {
-      grpc: { supported: true, endpoint: host.grpcEndpoint, service: "openwop.v1.Engine", tls: host.grpcTls },
+      grpc: {
+        supported: true,
+        endpoint: host.grpcEndpoint,
+        service: "openwop.v1.Engine",
+        tls: secured ? "required" : "disabled",
+      },
     }),
     ...(host.fixtures.length > 0 && { fixtures: host.fixtures }),
     runs: { pauseResume: { supported: true, drainPolicies: ["immediate", "drain-current-node"] } },
@@ -69,7 +75,7 @@ export async function capabilities({
       forceEngineVersionRange: { min: 0, max: host.engineVersion + 1 },
     },
     debugBundle: { supported: true },
-    compliance: { defaultMode: "mask", supportedClasses: ["public", "pii", "phi", "pci", "regulated"] },
+    compliance: { defaultMode: "mask" },
     observability: {
       namespace: "openwop",
       spanAttributes: [
@@ -80,7 +86,7 @@ export async function capabilities({
         "openwop.node_attempt",
       ],
     },
-    ...(host.production && host.grpcTls === "required" && { production }),
+    ...(host.production && secured && host.idempotencyMs >= DAY_S * 1_000 && { production }),
   };
   const etag = `"${createHash("sha256").update(canonicalJson(body)).digest("base64url").slice(0, 22)}"`;
   return { status: 200, body, headers: { "cache-control": "public, max-age=300", etag, "capabilities-etag": etag } };
