@@ -1,6 +1,7 @@
 /** Workflow runs: how fast an event reaches a client, and what thousands of runs cost that only wait. */
 import type { BenchCase, BenchContext, Load, Row, Side, Stack } from "./case.ts";
 import { residentBytes } from "./kit/proc.ts";
+import type { FoldLoad } from "./peers/runsfold.ts";
 import type { StreamLoad } from "./peers/runstream.ts";
 import type { SuspendedLoad } from "./peers/suspended.ts";
 
@@ -38,6 +39,34 @@ async function delivery(ctx: BenchContext): Promise<Row[]> {
         figure: ({ p99Ms = 0 }) => p99Ms,
       }),
     );
+  }
+  return rows;
+}
+
+/** What a worker pays that has never seen a run: its whole log. Beside it what a snapshot in Redis would cost. */
+async function cold(ctx: BenchContext): Promise<Row[]> {
+  const { servers, login } = await stackOf(ctx);
+  const load = await ctx.peer("runsfold.ts", {
+    env: { ...login("operator"), REDIS_URL: servers.redis.url },
+  });
+  const rows: Row[] = [];
+  for (const [events, count] of [
+    [20, 100],
+    [5_000, 8],
+  ] as const) {
+    const side = (how: FoldLoad["how"]): Side => ({
+      label: how === "log" ? "fold of the log" : "snapshot in Redis",
+      processes: { client: load.pid, nats: servers.nats.pid ?? 0, redis: servers.redis.pid ?? 0 },
+      load: () => load.ask<Load>({ how, events, count } satisfies FoldLoad),
+    });
+    const row = await ctx.compare({
+      measure: `a run of ${events} events read by a worker that has not seen it, p50 ÷ a snapshot in Redis`,
+      over: side("log"),
+      under: side("snapshot"),
+      figure: ({ p50Ms = 0 }) => p50Ms,
+      target: null,
+    });
+    rows.push(row);
   }
   return rows;
 }
@@ -116,5 +145,6 @@ export const cases: readonly BenchCase[] = [
     better: "lower",
     run: delivery,
   },
+  { name: "runs-cold", title: "A run read by a worker that has not seen it", run: cold },
   { name: "runs-suspended", title: `${WAITING} runs suspended at once`, run: suspended },
 ];
