@@ -8,6 +8,7 @@
  * C5 No more messages are fetched than there are free slots. Replicas share the durable.
  * C6 Lost connections, restarts of the server and a deleted consumer are survived without help.
  * C7 Stopping: no new messages, in-flight ones finish until the deadline, the rest is handed back at once.
+ * C8 With `gatherMs` messages are handled together: when the time is up, when half of the slots are taken, or when it stops.
  */
 import type { Msg } from "@nats-io/transport-node";
 import { BeamlineError } from "../contracts/errors.ts";
@@ -15,6 +16,7 @@ import type { Bus } from "./connect.ts";
 import { Delivery } from "./delivery.ts";
 import { ensureDurable, positionNow, type DurableConfig, type Position } from "./durable.ts";
 import { Fates, type Fate, type FateOptions } from "./fate.ts";
+import { Gathering } from "./gathering.ts";
 import { Pull } from "./pull.ts";
 import { canPark, handedOver, retryPrefix } from "./retry.ts";
 import { Work, type MessageContext } from "./work.ts";
@@ -43,6 +45,11 @@ export interface ConsumeOptions extends FateOptions {
   readonly maxWorkMs?: number;
   /** Unacknowledged messages of all replicas together. Default 10 000. */
   readonly maxAckPending?: number;
+  /**
+   * How long a message may wait for others, to be handled together with them, milliseconds: for work nobody waits for, which then costs less
+   * and leaves the machine to those who do. Default 0, each at once.
+   */
+  readonly gatherMs?: number;
   /** Runs around each handler: tracing and metrics come in here. */
   readonly around?: <T>(context: MessageContext, run: () => T) => T;
   /** Told of every fate and every trouble, for logs and metrics. */
@@ -68,6 +75,7 @@ export class Consumption {
   readonly #concurrency: number;
   readonly #fates: Fates;
   readonly #pull: Pull;
+  readonly #gathering: Gathering;
   readonly #work = new Set<Work>();
   readonly #timers: readonly NodeJS.Timeout[];
   readonly #unwatch: () => void;
@@ -86,6 +94,7 @@ export class Consumption {
     this.#position = position;
     this.#fates = new Fates(bus, options);
     this.#concurrency = options.concurrency ?? 16;
+    this.#gathering = new Gathering(options.gatherMs ?? 0);
     this.#pull = new Pull(bus, config.stream, config.durable, {
       message: (message) => this.#receive(message),
       closed: () => this.#refill(),
@@ -121,6 +130,7 @@ export class Consumption {
     this.#stopping = true;
     clearTimeout(this.#recovering);
     await this.#pull.stop();
+    this.#gathering.stop();
     if (this.#work.size > 0) {
       const finished = new Promise<void>((resolve) => (this.#idle = resolve));
       let timer: NodeJS.Timeout | undefined;
@@ -157,11 +167,14 @@ export class Consumption {
     const work = new Work(delivery);
     this.#work.add(work);
     void this.#handle(work, again);
+    if (this.#work.size * 2 >= this.#concurrency) this.#gathering.end();
   }
 
   /** Never rejects. */
   async #handle(work: Work, again: boolean): Promise<void> {
     try {
+      const { moment } = this.#gathering;
+      if (moment !== undefined) await moment;
       const fate = await this.#attempt(work, again);
       if (fate !== undefined) this.#tell({ ...fate, context: work, ms: work.ms });
     } catch (thrown) {

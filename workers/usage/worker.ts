@@ -58,6 +58,12 @@ const SILENCE_MS = 15_000;
 /** Assignments that are watched before they get a timer, at a time. */
 const GUARDED = 2_048;
 
+/**
+ * How long messages wait for one another, milliseconds. Nobody waits for a usage event, but many wait for the next assignment: metering one by one
+ * took more of the machine than executing.
+ */
+const GATHER_MS = 10;
+
 /** Redelivery of results and acknowledgements (BeamLine, consumers). */
 const BACKOFF_MS = [1_000, 2_000, 4_000];
 
@@ -122,6 +128,7 @@ export const usageWorker = defineWorker({
             durable: name,
             concurrency: config.BEAMLINE_USAGE_CONCURRENCY,
             backoffMs: BACKOFF_MS,
+            gatherMs: GATHER_MS,
             ...options,
           }),
         (one, deadline) => one.stop(Date.now() + deadline.remainingMs()),
