@@ -147,6 +147,35 @@ test("a completed goal becomes a procedure at once, with the steps that succeede
   expect((await world.call("findPattern", { trigger: "rotate" }, options)).pattern?.uses).toBe(2);
 });
 
+test("goals that begin alike and were reached with the same tools are one pattern, counted once each", async () => {
+  const options = { tenant: "alike" };
+  const reach = async (id: string, description: string, ...tools: string[]): Promise<void> => {
+    await world.call("storeGoal", { id, description, status: "pending" }, options);
+    await world.call("storeTask", { id: `${id}t`, goal_id: id, description: "do it" }, options);
+    for (const [n, tool_name] of tools.entries())
+      await world.call(
+        "storeToolCall",
+        { id: `${id}c${n}`, task_id: `${id}t`, tool_name, success: true, timestamp: BigInt(n + 1) },
+        options,
+      );
+    await world.call("updateGoal", { id, status: "completed", result: "done" }, options);
+  };
+  const begin = "Bring the web servers of the northern region up to date";
+  await reach("g1", `${begin}, the first of them`, "pkg.update", "service.restart");
+  await reach("g2", `${begin.toUpperCase()}, ALL OF THEM`, "pkg.update", "service.restart");
+  await reach("g3", `${begin}, and tell`, "pkg.update", "email.send");
+  await world.call("updateGoal", { id: "g2", status: "completed", result: "really" }, options); // learned from already
+  const find = async (trigger: string) => (await world.call("findPattern", { trigger }, options)).pattern;
+  expect(await find("the first of them")).toMatchObject({
+    action: "pkg.update → service.restart",
+    uses: 2,
+    success_rate: 1,
+    created_from: "g1",
+  });
+  expect(await find("and tell")).toMatchObject({ action: "pkg.update → email.send", uses: 1 });
+  expect(await find("ALL OF THEM")).toBeUndefined();
+});
+
 verifies("log-is-truth", "memory: old goals become knowledge, and stay until that is confirmed", async () => {
   const options = { tenant: "goals" };
   const goal = (id: string, status: string, completed_at: bigint) =>

@@ -9,7 +9,7 @@ import type { Archive, Hit } from "./archive.ts";
 import { requireCount, requireFinite, requireJson, requireRange, requireText } from "./check.ts";
 import { collectionNames } from "./document.ts";
 import type { Host } from "./host.ts";
-import { compare, inOrder, learn, tasksOf } from "./learn.ts";
+import { compare, inOrder, learn, tasksOf, used } from "./learn.ts";
 import { knowledgeId, type LongTerm } from "./longterm.ts";
 import type { Operational } from "./operational.ts";
 import { recall, type RecallParts } from "./recall.ts";
@@ -177,14 +177,7 @@ export function memoryHandlers(parts: Parts): Handlers<typeof memory.MemoryServi
       requireText("id", id);
       await working.change(writerOf(context), "pattern", id, (state) => {
         const pattern = codecOf(memory.Pattern).fromJson(state);
-        const uses = pattern.uses + 1;
-        const success_rate = (pattern.success_rate * pattern.uses + (success ? 1 : 0)) / uses;
-        return json(memory.Pattern, {
-          ...pattern,
-          uses,
-          success_rate,
-          last_used: BigInt(Math.floor(clock.now() / 1000)),
-        });
+        return json(memory.Pattern, used(pattern, success, BigInt(Math.floor(clock.now() / 1000))));
       });
       return {};
     },

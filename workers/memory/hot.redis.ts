@@ -6,6 +6,7 @@ import { hot } from "../connect.redis.ts";
 import * as lua from "./hot.lua.ts";
 import { shownText, type Arrival } from "./arrival.ts";
 import type { Held, Hot, MetricSet } from "./ports.ts";
+import { lowerAscii } from "./score.ts";
 import { idToken, tenantToken, type Kind, type Logged } from "./record.ts";
 
 export const BASE = "beamline:memory:";
@@ -345,9 +346,4 @@ function stateAt(value: string): number {
   const first = value.indexOf("\n");
   const second = value.indexOf("\n", first + 1);
   return value.indexOf("\n", second + 1) + 1;
-}
-
-/** Lower case of ASCII letters alone, as SQL LIKE compares (aiOS, memory, pattern matching). */
-export function lowerAscii(text: string): string {
-  return text.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }

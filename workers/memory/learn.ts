@@ -1,16 +1,21 @@
 /**
- * What a completed goal teaches: a procedure of the steps that led there, and a pattern for the next time (aiOS, memory, migration).
- * Both have ids made from the goal's, so that learning twice changes nothing.
+ * What a completed goal teaches: a procedure of the steps that led there, and a pattern for the next time (aiOS, memory, working tier and migration).
+ *
+ * The procedure's id is made from the goal's, so that learning twice changes nothing. A goal that begins like one before it and was reached with the
+ * same tools counts for the same pattern, once.
  */
+import { createHash } from "node:crypto";
 import { codecOf } from "../../contracts/codec.ts";
 import { GoalRecord, Pattern, Procedure, TaskRecord, ToolCallRecord } from "../../contracts/gen/aios/memory.ts";
 import type { LongTerm } from "./longterm.ts";
 import type { Held } from "./ports.ts";
+import { lowerAscii } from "./score.ts";
 import type { Working, Writer } from "./working.ts";
 
 const goals = codecOf(GoalRecord);
 const tasks = codecOf(TaskRecord);
 const calls = codecOf(ToolCallRecord);
+const patterns = codecOf(Pattern);
 
 /** Tasks of a goal in the order of the contract: started first, then as they were stored. */
 export async function tasksOf(working: Working, tenant: string, goalId: string): Promise<TaskRecord[]> {
@@ -41,6 +46,14 @@ export function compare(a: bigint, b: bigint): number {
 
 export function procedureId(goalId: string): string {
   return `goal:${goalId}`;
+}
+
+/** How much of a description tells which goals are alike, characters (aiOS, memory, working tier). */
+const ALIKE = 50;
+
+function patternId(description: string, action: string): string {
+  const alike = JSON.stringify([lowerAscii(description.slice(0, ALIKE)), action]);
+  return `learned:${createHash("sha256").update(alike).digest("hex").slice(0, 24)}`;
 }
 
 /**
@@ -87,21 +100,46 @@ export async function learn(
     last_used: moment,
   });
   const from = { ...writer, key: "", task: goal.id };
-  const { indexed } = await longTerm.put(from, "procedure", procedure.id, codecOf(Procedure).toJson(procedure));
-  if (done.length > 0) {
-    const [known] = await working.hot.peek(writer.tenant, [["pattern", procedure.id]]);
+  const { fresh, indexed } = await longTerm.put(from, "procedure", procedure.id, codecOf(Procedure).toJson(procedure));
+  const action = done.map(({ tool_name }) => tool_name).join(" → ");
+  if (action !== "") await learnPattern(working, from, goal, action, moment, fresh);
+  return indexed;
+}
+
+/** @param first whether nothing was learned from this goal before: only then it counts for a pattern that is there */
+async function learnPattern(
+  working: Working,
+  writer: Writer,
+  goal: GoalRecord,
+  action: string,
+  moment: bigint,
+  first: boolean,
+): Promise<void> {
+  const id = patternId(goal.description, action);
+  const [known] = await working.hot.peek(writer.tenant, [["pattern", id]]);
+  if (known === undefined || (first && known.state === undefined)) {
     const pattern = Pattern.fromPartial({
-      id: procedure.id,
+      id,
       trigger: goal.description,
-      action: done.map(({ tool_name }) => tool_name).join(" → "),
+      action,
       success_rate: 1,
       uses: 1,
       last_used: moment,
       created_from: goal.id,
     });
-    if (known === undefined) await working.put(from, "pattern", pattern.id, codecOf(Pattern).toJson(pattern), [known]);
+    await working.put(writer, "pattern", id, patterns.toJson(pattern), [known]);
+  } else if (first) {
+    await working.change(writer, "pattern", id, (state) =>
+      patterns.toJson(used(patterns.fromJson(state), true, moment)),
+    );
   }
-  return indexed;
+}
+
+/** A pattern after one more use (aiOS, memory, UpdatePatternStats). `at` in seconds. */
+export function used(pattern: Pattern, success: boolean, at: bigint): Pattern {
+  const uses = pattern.uses + 1;
+  const success_rate = (pattern.success_rate * pattern.uses + (success ? 1 : 0)) / uses;
+  return { ...pattern, uses, success_rate, last_used: at };
 }
 
 function parsed(bytes: Buffer): unknown {

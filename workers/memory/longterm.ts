@@ -24,17 +24,17 @@ export class LongTerm {
     this.#clock = clock;
   }
 
-  /** Keeps a thing, replacing what has its id. Answers the record and whether search finds it already. */
+  /** Keeps a thing, replacing what has its id. Answers the record, whether its id is a new one, and whether search finds it already. */
   async put(
     writer: Writer,
     kind: Kind,
     id: string,
     state: JsonObject,
-  ): Promise<{ readonly record: Logged; readonly indexed: boolean }> {
+  ): Promise<{ readonly record: Logged; readonly fresh: boolean; readonly indexed: boolean }> {
     const known = await this.#log.last(writer.tenant, kind, id);
     const same = known?.state !== undefined && isDeepStrictEqual(known.state, state);
     const record = same ? known : await this.#append(writer, kind, id, state, known?.born, undefined);
-    return { record, indexed: await this.archive.put(record, !same) };
+    return { record, fresh: known === undefined, indexed: await this.archive.put(record, !same) };
   }
 
   /** Keeps a thing that must be new. Throws `already_exists` for an id the log knows. */

@@ -62,3 +62,8 @@ export function unit(vector: ArrayLike<number>): Float32Array {
   const length = Math.sqrt(square);
   return Float32Array.from(vector, (value) => (length > 0 ? value / length : value));
 }
+
+/** Lower case of ASCII letters alone, as SQL LIKE compares (aiOS, memory, pattern matching). */
+export function lowerAscii(text: string): string {
+  return text.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
+}
