@@ -1,7 +1,7 @@
 /**
  * Who calls the edge.
  *
- * - A bearer key of the key ring is its owner: principal, tenant, scopes.
+ * - A bearer key of the key ring is its owner: principal, tenant, scopes. So is a token of the identity provider, where there is one.
  * - Existing aiOS and BeamLine clients bring no credentials: where anonymous calls are allowed (by default on loopback only) they
  *   act as the principal `local` of the tenant they name, else of `default`.
  * - RouterAdmin brings its own admin key, which the routing worker checks; OpenWOP always needs its bearer (design, security).
@@ -9,6 +9,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { BeamlineError } from "../contracts/errors.ts";
 import { TEST_KEY_PREFIX, TEST_SCOPE } from "../contracts/openwop/testkeys.ts";
+import { isToken, type Tokens } from "./tokens.ts";
 
 export interface Principal {
   readonly id: string;
@@ -92,6 +93,8 @@ export function bearerOf(authorization: string | undefined): string | undefined 
 
 export interface AuthPolicy {
   readonly keys: KeyRing;
+  /** Tokens of an identity provider; whoever serves a call has prepared its token before. */
+  readonly tokens?: Tokens | undefined;
   /** Whether callers without credentials are served as `local`. */
   readonly allowAnonymous: boolean;
 }
@@ -113,5 +116,5 @@ export function authenticate(
   if (service.ownKey) return { ...LOCAL, id: "", scopes: [] };
   const bearer = bearerOf(authorization);
   if (bearer === undefined) throw new BeamlineError("unauthenticated", "authorization carries no bearer token");
-  return policy.keys.owner(bearer);
+  return policy.tokens !== undefined && isToken(bearer) ? policy.tokens.owner(bearer) : policy.keys.owner(bearer);
 }

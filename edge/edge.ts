@@ -17,7 +17,7 @@ import { VERSION } from "../runtime/version.ts";
 import { abuseRules } from "./beamline/abuse.ts";
 import { beamlineRest } from "./beamline/rest.ts";
 import { restSettings } from "./beamline/settings.ts";
-import { KeyRing, type AuthPolicy } from "./auth.ts";
+import { bearerOf, KeyRing, type AuthPolicy } from "./auth.ts";
 import type { Forwarding } from "./forward.ts";
 import { GrpcEdge } from "./grpc.ts";
 import { followKeys, readKeys } from "./keyfile.ts";
@@ -25,6 +25,7 @@ import { mcpRoutes } from "./mcp.ts";
 import { edgeMetrics } from "./metrics.ts";
 import { openwopEdge } from "./openwop/index.ts";
 import { Presence } from "./presence.ts";
+import { Tokens } from "./tokens.ts";
 import { header } from "../contracts/headers.ts";
 
 export const edgeTable = { ...processSettings, ...busSettings, ...edgeSettings, ...openwopSettings, ...restSettings };
@@ -87,6 +88,9 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
     "http",
     () =>
       openHttp(config.BEAMLINE_HTTP_ADDR, scope.health, telemetry, (app) => {
+        const { tokens } = auth;
+        if (tokens !== undefined)
+          app.addHook("onRequest", async ({ headers }) => tokens.prepare(bearerOf(headers.authorization)));
         openwop.routes(app);
         mcpRoutes(app, { caller, auth, maxBodyBytes: config.BEAMLINE_MAX_MESSAGE_BYTES });
         beamlineRest(app, {
@@ -173,11 +177,25 @@ function authOf(config: Config<typeof edgeTable>): AuthPolicy {
   const listeners = [config.BEAMLINE_GRPC_ADDR, config.BEAMLINE_HTTP_ADDR];
   const local = listeners.every(({ host }) => loopback.test(host));
   const allowAnonymous = config.BEAMLINE_ALLOW_ANONYMOUS ?? local;
-  if (!allowAnonymous && keys.size === 0) {
+  const tokens = tokensOf(config);
+  if (!allowAnonymous && keys.size === 0 && tokens === undefined) {
     throw new BeamlineError(
       "failed_precondition",
-      `listening on ${listeners.map(formatAddress).join(" and ")} needs authentication: set BEAMLINE_API_KEYS_FILE, or BEAMLINE_ALLOW_ANONYMOUS=true to serve anyone`,
+      `listening on ${listeners.map(formatAddress).join(" and ")} needs authentication: set BEAMLINE_API_KEYS_FILE or BEAMLINE_JWKS_URL, or BEAMLINE_ALLOW_ANONYMOUS=true to serve anyone`,
     );
   }
-  return { keys, allowAnonymous };
+  return { keys, allowAnonymous, tokens };
+}
+
+/** The settings are asked for together. */
+function tokensOf(config: Config<typeof edgeTable>): Tokens | undefined {
+  const {
+    BEAMLINE_JWKS_URL: jwksUrl,
+    BEAMLINE_JWT_ISSUER: issuer,
+    BEAMLINE_JWT_AUDIENCE: audience,
+    BEAMLINE_JWT_TENANT_CLAIM: tenantClaim,
+    BEAMLINE_JWT_SCOPE_CLAIM: scopeClaim,
+  } = config;
+  if (jwksUrl === undefined || issuer === undefined || audience === undefined) return undefined;
+  return new Tokens({ jwksUrl, issuer, audience, tenantClaim, scopeClaim });
 }

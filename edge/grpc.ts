@@ -3,6 +3,8 @@ import { readFileSync } from "node:fs";
 import {
   Server,
   ServerCredentials,
+  ServerInterceptingCall,
+  type ServerInterceptor,
   type ServiceDefinition as GrpcService,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
@@ -12,7 +14,9 @@ import { HealthImplementation } from "grpc-health-check";
 import { descriptorSet } from "../contracts/codec.ts";
 import { BeamlineError } from "../contracts/errors.ts";
 import { routeOf, services, type Route, type ServiceDefinition } from "../contracts/routes.ts";
+import { bearerOf } from "./auth.ts";
 import { events, streamed, unary, type Forwarding } from "./forward.ts";
+import type { Tokens } from "./tokens.ts";
 
 export interface TlsFiles {
   readonly certFile: string;
@@ -57,6 +61,7 @@ export class GrpcEdge {
       "grpc.enable_channelz": 0,
       "grpc.keepalive_time_ms": options.keepaliveMs,
       "grpc.keepalive_timeout_ms": options.keepaliveTimeoutMs,
+      ...(forwarding.auth.tokens !== undefined && { interceptors: [checkingTokens(forwarding.auth.tokens)] }),
       ...(options.maxConnectionAgeMs > 0 && {
         "grpc.max_connection_age_ms": options.maxConnectionAgeMs,
         "grpc.max_connection_age_grace_ms": options.maxConnectionAgeGraceMs,
@@ -98,6 +103,22 @@ export class GrpcEdge {
       });
     });
   }
+}
+
+/** Holds a call up until its token has been checked; what came of it is asked where the call is served. */
+function checkingTokens(tokens: Tokens): ServerInterceptor {
+  return (_method, call) =>
+    new ServerInterceptingCall(call, {
+      start: (next) =>
+        next({
+          onReceiveMetadata(metadata, go) {
+            const [authorization] = metadata.get("authorization");
+            const checked = tokens.prepare(typeof authorization === "string" ? bearerOf(authorization) : undefined);
+            if (checked === undefined) go(metadata);
+            else void checked.then(() => go(metadata));
+          },
+        }),
+    });
 }
 
 /** Bytes stay bytes: the forwarding does the coding, where it can say what was wrong. */

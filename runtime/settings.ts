@@ -118,6 +118,15 @@ export const edgeSettings = {
     optional,
     "JSON array of the API keys callers may use: {id, sha256, scopes, tenant?, expires_at_ms?, revoked_at_ms?}; read again when it changes.",
   ),
+  BEAMLINE_JWKS_URL: url(
+    optional,
+    "Where an identity provider publishes the keys of its tokens (JWT); without it only API keys are bearers.",
+    { schemes: ["https", "http"], needs: ["BEAMLINE_JWT_ISSUER", "BEAMLINE_JWT_AUDIENCE"] },
+  ),
+  BEAMLINE_JWT_ISSUER: text(optional, "What iss of a token must be.", { needs: ["BEAMLINE_JWKS_URL"] }),
+  BEAMLINE_JWT_AUDIENCE: text(optional, "What aud of a token must be or have.", { needs: ["BEAMLINE_JWKS_URL"] }),
+  BEAMLINE_JWT_TENANT_CLAIM: text("tenant_id", "Claim of a token that names its tenant."),
+  BEAMLINE_JWT_SCOPE_CLAIM: text("scope", "Claim of a token with its scopes, separated by spaces or as a list."),
   BEAMLINE_ALLOW_ANONYMOUS: bool(
     optional,
     "Whether callers without credentials are served; on loopback they are unless this says otherwise.",
