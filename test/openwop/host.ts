@@ -58,8 +58,12 @@ export interface Host extends Surfaces, AsyncDisposable {
   /** Waits for a status; the snapshot. */
   reaches(runId: string, ...statuses: readonly string[]): Promise<Got["body"]>;
   events(runId: string): Promise<RunEvent[]>;
-  /** Another edge, with limits of its own. */
-  listen(limits: { readonly inflightCap?: number; readonly ratePerSecond?: number }): Promise<Surfaces>;
+  /** Another edge, with limits and keys of its own. */
+  listen(own: {
+    readonly inflightCap?: number;
+    readonly ratePerSecond?: number;
+    readonly keys?: readonly StoredKey[];
+  }): Promise<Surfaces>;
 }
 
 /** `write` takes the log lines of the workers, debug and up. */
@@ -71,8 +75,8 @@ export async function startHost(
   const bed = await startRunsBed(env, workers, undefined, write);
   const caller = new Caller(await bed.nats.connect("edge", "edge"));
   const edges: AsyncDisposable[] = [];
-  const listen: Host["listen"] = async (limits) => {
-    const edge = await openEdge(caller, limits);
+  const listen: Host["listen"] = async (own) => {
+    const edge = await openEdge(caller, own);
     edges.push(edge);
     return edge;
   };
@@ -110,9 +114,9 @@ export async function startHost(
 
 async function openEdge(
   caller: Caller,
-  { inflightCap = 512, ratePerSecond = 0 }: Parameters<Host["listen"]>[0],
+  { inflightCap = 512, ratePerSecond = 0, keys = stored }: Parameters<Host["listen"]>[0],
 ): Promise<Surfaces & AsyncDisposable> {
-  const auth = { keys: new KeyRing(stored), allowAnonymous: false };
+  const auth = { keys: new KeyRing(keys), allowAnonymous: false };
   const edge = openwopEdge({ caller, auth, inflightCap, ratePerSecond, now: () => systemClock.now() });
   const app = fastify({ forceCloseConnections: true });
   edge.routes(app);
