@@ -71,6 +71,9 @@ test(`racing answers, cancels and pauses (seed ${seed}, ${RACES} runs)`, { timeo
     expect(events.filter(({ type }) => TERMINAL_EVENTS.has(type))).toHaveLength(1);
     expect(TERMINAL_EVENTS.has(events.at(-1)?.type ?? "")).toBe(true);
     expect(events.filter(({ type }) => type === "interrupt.resolved").length).toBeLessThanOrEqual(1);
+    for (const [at, { type }] of events.entries())
+      if (type === "run.paused")
+        expect(["run.resumed", "node.cancelled", "run.cancelled"]).toContain(events[at + 1]?.type);
   };
   for (let at = 0; at < RACES; at += 20) await Promise.all(Array.from({ length: Math.min(20, RACES - at) }, one));
 });

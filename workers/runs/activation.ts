@@ -4,46 +4,23 @@ import type { NewEvent, RunEvent } from "../../contracts/openwop/log.ts";
 import { isTerminal, openInterrupt } from "../../contracts/openwop/snapshot.ts";
 import type { NodeState, RunState } from "../../contracts/openwop/state.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
-import type { Clock } from "../../runtime/clock.ts";
-import type { Ids } from "../../runtime/ids.ts";
-import type { Logger } from "../../runtime/log.ts";
 import { withSpan, type Attributes, type Span } from "../../runtime/trace.ts";
+import type { ActivationPorts } from "./activation.ports.ts";
 import { overLimit, refusal, startOf } from "./admission.ts";
 import { callOf } from "./call.ts";
-import { breach, dueAt, expireInterrupts, limitsOf, type Limits } from "./due.ts";
+import { breach, dueAt, expireInterrupts, limitsOf } from "./due.ts";
 import { completion, failure, type Failure } from "./ending.ts";
 import { fill } from "./expressions.ts";
 import type { Graph, GraphNode } from "./graph.ts";
-import type { Invocations } from "./invocations.ts";
 import { Measures } from "./measures.ts";
-import type { RunMetrics } from "./metrics.ts";
 import { thrownResult } from "./outcome.ts";
 import { type EffectOptions, type NodeCall, type NodeResult, type NodeType } from "./nodetype.ts";
 import { isUnsettled, nextMoves } from "./plan.ts";
-import type { RunLog } from "./log.ts";
 import { divergence, recordedAnswers } from "./replay.ts";
 import { resultEvents } from "./result.ts";
 import { RunLost, type Session } from "./session.ts";
 import { nodeAttributes } from "./spans.ts";
 import { perform, spanned, type Task } from "./task.ts";
-
-export interface ActivationPorts {
-  readonly clock: Clock;
-  readonly ids: Ids;
-  readonly logger: Logger;
-  readonly nodeTypes: ReadonlyMap<string, NodeType>;
-  /** Node types of other owners, by prefix: served on the bus. */
-  readonly customType: (typeId: string) => NodeType | undefined;
-  readonly capabilities: ReadonlySet<string>;
-  readonly log: RunLog;
-  readonly invocations: Invocations;
-  readonly limits: Limits;
-  readonly metrics: RunMetrics;
-  /** Places for runs that wait here for a moment instead of being put down. */
-  readonly shortWaits: { enter(): boolean; leave(): void };
-  /** Wakes the run at a time (epoch milliseconds), durably. */
-  wakeAt(state: RunState, dueMs: number): Promise<void>;
-}
 
 const SHORT_WAIT_MS = 2_000;
 /** Events that are written before more are made. */
@@ -57,7 +34,7 @@ export class Activation {
   readonly #graph: Graph;
   readonly #measures: Measures;
   readonly #tasks = new Map<string, Task>();
-  readonly #launch: (() => void)[] = [];
+  readonly #launch: { readonly task: Task; readonly launch: () => void }[] = [];
   readonly #looked = new Set<string>();
   readonly #until = new Map<string, number>();
   #poked = false;
@@ -124,7 +101,9 @@ export class Activation {
       if (isTerminal(this.#state)) continue;
       if (progressed && this.#session.unwritten < MAX_UNWRITTEN) continue;
       await this.#session.flush();
-      for (const launch of this.#launch.splice(0)) launch();
+      // What came in between may have taken a start back.
+      this.#dropStale();
+      for (const { task, launch } of this.#launch.splice(0)) if (this.#tasks.get(task.nodeId) === task) launch();
       if (progressed || this.#poked || [...this.#tasks.values()].some((task) => task.result !== undefined)) continue;
       const due = this.#nextDue();
       if (this.#tasks.size === 0) {
@@ -145,6 +124,11 @@ export class Activation {
     this.#poked = false;
     this.#looked.clear();
     await this.#session.sync();
+    this.#dropStale();
+  }
+
+  /** Ends the tasks of nodes that are not being executed any more. */
+  #dropStale(): void {
     for (const task of this.#tasks.values()) {
       const own = this.#state.nodes.get(task.nodeId);
       const stale =
@@ -298,7 +282,8 @@ export class Activation {
     this.#tasks.set(one.node.id, task);
     const attributes = (): Attributes => nodeAttributes(this.#state.record, own);
     // After its start is on the disk.
-    this.#launch.push(() => void perform(task, one, type, call, attributes).then(() => this.#wakeUp?.()));
+    const launch = (): void => void perform(task, one, type, call, attributes).then(() => this.#wakeUp?.());
+    this.#launch.push({ task, launch });
   }
 
   async #resume(one: GraphNode, own: NodeState): Promise<void> {

@@ -59,6 +59,16 @@ verifies("effect-once", "S4: what was planned on a log that another engine has m
   expect(await typesOf(log, runId)).toEqual(["run.started:", "node.started:effect"]);
 });
 
+verifies("effect-once", "S3: nothing is put behind a pause; it is planned anew when the run goes on", async () => {
+  const { log, runId, one } = await twice();
+  one.emit(started("a"));
+  await log.extend(await log.get("acme", runId), [{ type: "run.paused", payload: {} }]);
+  await one.flush();
+  expect([one.state.status, one.state.nodes.size, one.unwritten]).toEqual(["paused", 0, 0]);
+  await log.extend(await log.get("acme", runId), [{ type: "run.resumed", payload: {} }]);
+  expect(await typesOf(log, runId)).toEqual(["run.started:", "run.paused:", "run.resumed:"]);
+});
+
 test("S3: what others wrote in between comes first", async () => {
   const { log, runId, one } = await twice();
   one.emit(started("a"));

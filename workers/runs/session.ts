@@ -4,7 +4,7 @@
  * S1 What is emitted is folded at once, so that planning sees it; nobody else does before `flush` has written it.
  * S2 One append at a time. What is emitted meanwhile goes into the next.
  * S3 When others wrote in between (answers, a cancel), the log is read again and what was not written is put behind it, unless the run
- *    has ended. An end that was planned before is planned anew.
+ *    has ended or is paused: then it is dropped, and planned anew should the run go on. An end that was planned before is planned anew too.
  * S4 When another engine wrote in between, this one has lost the run: what it planned was planned on a log that is not the run's any
  *    more, and putting it behind would start nodes, and their effects, a second time. The session is over, nothing of it is written.
  */
@@ -145,7 +145,7 @@ export class Session {
     this.#streamSeq = last.streamSeq;
     const lost = this.#pending;
     this.#pending = [];
-    if (isTerminal(state)) return;
+    if (isTerminal(state) || state.status === "paused") return;
     for (const { sequence: _sequence, ...event } of lost) {
       if (TERMINAL_EVENTS.has(event.type)) break;
       const { lastAt, sequence } = this.#state;
