@@ -8,7 +8,7 @@
  * S4 Nothing a handler throws takes the process down, and a stranger's text stays here.
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
-import { BeamlineError } from "../contracts/errors.ts";
+import { BeamlineError, type Code } from "../contracts/errors.ts";
 import { errorBody, errorHeaders } from "../contracts/errorbody.ts";
 import { header } from "../contracts/headers.ts";
 import type { Bus } from "./connect.ts";
@@ -38,10 +38,18 @@ export interface ServeOptions {
 
 export type Around = <T>(endpoint: Endpoint, call: IncomingCall, run: () => T) => T;
 
+/** A message that waits for a place. */
 interface Job {
-  readonly endpoint: Endpoint;
   readonly stats: EndpointStats;
   readonly message: Msg;
+}
+
+/** A call that runs. One object for all that is to be known of it: closures in its place cost more than the rest of serving. */
+interface Running extends Job {
+  readonly call: IncomingCall;
+  /** `performance.now()`. */
+  readonly started: number;
+  place: number;
 }
 
 export class Server {
@@ -51,7 +59,7 @@ export class Server {
   readonly #concurrency: number;
   readonly #queueLimit: number;
   readonly #subscriptions: Subscription[];
-  readonly #running = new Places<IncomingCall>();
+  readonly #running = new Places<Running>();
   readonly #waiting: Job[] = [];
   readonly #control: Inbox;
   #active = 0;
@@ -67,7 +75,7 @@ export class Server {
     this.#subscriptions = this.stats.map((stats) =>
       bus.nc.subscribe(stats.endpoint.subject, {
         queue: options.name,
-        callback: (_error, message) => this.#arrive({ endpoint: stats.endpoint, stats, message }),
+        callback: (_error, message) => this.#arrive(stats, message),
       }),
     );
     this.#subscriptions.push(
@@ -97,78 +105,72 @@ export class Server {
       clearTimeout(timer);
     }
     const reason = new BeamlineError("unavailable", `the ${this.#options.name} worker is shutting down`);
-    for (const { endpoint, message } of this.#waiting.splice(0)) this.#reject(endpoint, message, reason);
-    for (const call of this.#running) call.end(reason);
+    for (const { stats, message } of this.#waiting.splice(0)) this.#reject(stats.endpoint, message, reason);
+    for (const { call } of this.#running) call.end(reason);
     this.#control.stop();
     if (this.#bus.connected) await this.#bus.flush();
   }
 
-  #arrive(job: Job): void {
-    if (isNoResponders(job.message)) return;
-    if (this.#active < this.#concurrency) return this.#start(job);
+  #arrive(stats: EndpointStats, message: Msg): void {
+    if (isNoResponders(message)) return;
+    if (this.#active < this.#concurrency) return this.#start(stats, message);
     if (this.#waiting.length < this.#queueLimit) {
-      this.#waiting.push(job);
+      this.#waiting.push({ stats, message });
       return;
     }
-    job.stats.failed("resource_exhausted");
-    this.#reject(
-      job.endpoint,
-      job.message,
-      new BeamlineError(
-        "resource_exhausted",
-        `the ${this.#options.name} worker has ${this.#concurrency} calls running and ${this.#queueLimit} waiting`,
-        {
-          retryAfterSeconds: 1,
-        },
-      ),
-    );
+    stats.failed("resource_exhausted");
+    const text = `the ${this.#options.name} worker has ${this.#concurrency} calls running and ${this.#queueLimit} waiting`;
+    this.#reject(stats.endpoint, message, new BeamlineError("resource_exhausted", text, { retryAfterSeconds: 1 }));
   }
 
-  #start(job: Job): void {
+  #start(stats: EndpointStats, message: Msg): void {
     this.#active++;
-    const { endpoint, stats, message } = job;
+    const { endpoint } = stats;
     const call = new IncomingCall(message, endpoint.timeoutMs);
-    const started = performance.now();
-    let place = -1;
-    const finish = (error?: BeamlineError): void => {
-      call.settle();
-      this.#running.remove(place, call);
-      stats.finished(performance.now() - started, error?.code);
-      this.#active--;
-      this.#next();
-    };
-    const fail = (thrown: unknown): void => {
-      const error = BeamlineError.from(thrown);
-      if (error.cause !== undefined) this.#options.onError?.(error, endpoint.subject, call.traceparent);
-      this.#reject(endpoint, message, error);
-      finish(error);
-    };
+    const running: Running = { stats, message, call, started: performance.now(), place: -1 };
     try {
       if (call.deadline <= Date.now()) throw expired(endpoint.subject);
-      place = this.#running.add(call);
+      running.place = this.#running.add(running);
       const around = this.#options.around ?? plain;
       const done = around(endpoint, call, () =>
         endpoint.kind === "stream"
           ? this.#stream(endpoint, endpoint.stream(requestTextOf(message), call), call, message)
           : endpoint.answer(requestTextOf(message), call),
       );
-      if (typeof done === "string") {
-        this.#reply(endpoint, message, done);
-        finish();
-      } else {
-        const answered = (text: string | void): void => {
-          try {
-            if (typeof text === "string") this.#reply(endpoint, message, text);
-          } catch (thrown) {
-            return fail(thrown);
-          }
-          finish();
-        };
-        done.then(answered, fail);
+      if (typeof done === "string") this.#answered(running, done);
+      else {
+        const answered = (text: string | void): void => this.#answered(running, text);
+        done.then(answered, (thrown: unknown) => this.#fail(running, thrown));
       }
     } catch (thrown) {
-      fail(thrown);
+      this.#fail(running, thrown);
     }
+  }
+
+  /** Sends the reply, if there is one; a stream has said all it had to. */
+  #answered(running: Running, text: string | void): void {
+    try {
+      if (typeof text === "string") this.#reply(running.stats.endpoint, running.message, text);
+    } catch (thrown) {
+      return this.#fail(running, thrown);
+    }
+    this.#finish(running, undefined);
+  }
+
+  #fail(running: Running, thrown: unknown): void {
+    const { stats, message, call } = running;
+    const error = BeamlineError.from(thrown);
+    if (error.cause !== undefined) this.#options.onError?.(error, stats.endpoint.subject, call.traceparent);
+    this.#reject(stats.endpoint, message, error);
+    this.#finish(running, error.code);
+  }
+
+  #finish(running: Running, code: Code | undefined): void {
+    running.call.settle();
+    this.#running.remove(running.place, running);
+    running.stats.finished(performance.now() - running.started, code);
+    this.#active--;
+    this.#next();
   }
 
   #stream(endpoint: Endpoint, chunks: AsyncIterable<string>, call: IncomingCall, message: Msg): Promise<void> {
@@ -177,13 +179,13 @@ export class Server {
 
   #next(): void {
     const job = this.#waiting.shift();
-    if (job !== undefined) this.#start(job);
+    if (job !== undefined) this.#start(job.stats, job.message);
     else if (this.#active === 0) this.#idle?.();
   }
 
   #cancel(reply: string): void {
     if (reply === "") return;
-    for (const call of this.#running)
+    for (const { call } of this.#running)
       if (call.reply === reply) call.end(new BeamlineError("cancelled", "the caller gave up"));
   }
 
