@@ -26,6 +26,8 @@ export interface RunOptions {
   /** Bytes kept of each output. Default 1 MiB. */
   readonly maxBytes?: number;
   readonly limits?: Limits | undefined;
+  /** Open files the child gets, as its numbers 3, 4 and so on. */
+  readonly handles?: readonly number[];
 }
 
 export interface Ran {
@@ -129,7 +131,7 @@ export class Programs {
     return spawn(command, vector, {
       cwd: options.cwd ?? this.#home,
       env: this.environment(options.env),
-      stdio,
+      stdio: [...stdio, ...(options.handles ?? [])],
       detached: true,
       shell: false,
     });

@@ -1,6 +1,7 @@
 /** Git tools: what they do and undo, and that nothing a repository says runs a program or leads out of it. */
 import { execFile } from "node:child_process";
-import { chmod, mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -266,6 +267,53 @@ describe("nothing a repository says is run", () => {
     expect(await exists(mark)).toBe(false);
   });
 });
+
+test("a clone knows its source by name, and goes on working with it", async () => {
+  const repo = await repository("source");
+  const [bare, copy] = [at("source.git"), at("working")];
+  await plainGit(at(), "clone", "-q", "--bare", repo, bare);
+  expect(await bed.run("git.clone", { url: bare, destination: copy })).toMatchObject({ success: true, error: "" });
+  expect(await readFile(join(copy, ".git", "config"), "utf8")).toContain(`url = ${bare}\n`);
+  await writeFile(join(copy, "a.txt"), "b\n");
+  await bed.run("git.add", { repo_path: copy, all: true });
+  await bed.run("git.commit", { repo_path: copy, message: "second" });
+  expect(await bed.run("git.push", { repo_path: copy })).toMatchObject({ success: true, error: "" });
+  expect(await bed.run("git.pull", { repo_path: copy })).toMatchObject({ success: true, error: "" });
+  const shallow = await bed.run("git.clone", { url: bare, destination: at("shallow"), depth: 1 });
+  expect(shallow).toMatchObject({ success: true, error: "" });
+  expect((await bed.run("git.log", { repo_path: at("shallow") })).output["entries"]).toHaveLength(1);
+});
+
+test("a source whose name leads elsewhere by the time git asks for it is the one that was judged", async () => {
+  const good = await repository("swap-good");
+  const outside = await mkdtemp(join(tmpdir(), "beamline-outside-"));
+  await plainGit(outside, "init", "-q", "-b", "secret");
+  await plainGit(outside, "commit", "-q", "--allow-empty", "-m", "secret");
+  const real = at("swap");
+  await mkdir(real);
+  await rename(good, join(real, "repo"));
+  await mkdir(join(at("swap-other")));
+  await symlink(outside, join(at("swap-other"), "repo"));
+  let going = true;
+  const swapping = (async () => {
+    while (going) {
+      await rename(real, at("swap-aside"));
+      await symlink(at("swap-other"), real);
+      await rm(real);
+      await rename(at("swap-aside"), real);
+    }
+  })();
+  const errors: string[] = [];
+  for (let n = 0; n < 40; n++) {
+    const destination = at(`swapped-${n}`);
+    errors.push((await bed.run("git.clone", { url: join(real, "repo"), destination })).error);
+    expect(JSON.stringify((await bed.run("git.log", { repo_path: destination })).output)).not.toContain("secret");
+  }
+  going = false;
+  await swapping;
+  expect(errors).toContain("");
+  await rm(outside, { recursive: true });
+}, 60_000);
 
 describe("git's own files are git's", () => {
   test("no other tool changes them, by whatever name", async () => {

@@ -74,7 +74,7 @@ export const git: Namespace<"git"> = {
       return restoring("git.clone", destination, call, true, "whole");
     },
     async run({ url, destination, branch, depth }, call) {
-      const source = await sourceOf(url, call);
+      await using source = await sourceOf(url, call);
       await using place = await located("git.clone", destination, call, { parents: [], git: "whole" });
       const options = [
         ...(branch === undefined ? [] : [`--branch=${branch}`]),
@@ -83,11 +83,9 @@ export const git: Namespace<"git"> = {
       await mkdir(place.at).catch(failing("git.clone", `failed to create ${destination}`));
       try {
         await using directory = await opened(place, destination, call);
-        await run(
-          directory,
-          [...source.settings, "clone", "--quiet", "--no-local", ...options, "--", source.url, "."],
-          call,
-        );
+        await run(directory, ["clone", "--quiet", "--no-local", ...options, "--", source.url, "."], call, source);
+        directory.gitDir = ".git";
+        await run(directory, ["config", "remote.origin.url", source.name], call);
       } catch (thrown) {
         await rmdir(place.at).catch(() => undefined); // git took back what it had put in
         throw thrown;
@@ -155,12 +153,8 @@ export const git: Namespace<"git"> = {
     async run({ repo_path, remote, branch }, call) {
       await using repo = await repoAt(repo_path, call);
       const name = branch ?? (await current(repo, call));
-      const target = await remoteOf(repo, remote, call);
-      await run(
-        repo,
-        [...target.settings, "push", "--quiet", "--no-verify", "--", target.url, `${name}:${name}`],
-        call,
-      );
+      await using target = await remoteOf(repo, remote, call);
+      await run(repo, ["push", "--quiet", "--no-verify", "--", target.url, `${name}:${name}`], call, target);
       return { success: true, remote, branch: name };
     },
   }),
@@ -173,21 +167,14 @@ export const git: Namespace<"git"> = {
     paths,
     async run({ repo_path, remote, branch }, call) {
       await using repo = await repoAt(repo_path, call);
-      const target = await remoteOf(repo, remote, call);
+      await using target = await remoteOf(repo, remote, call);
       const output = await run(
         repo,
-        [
-          ...target.settings,
-          "pull",
-          "--ff-only",
-          "--no-rebase",
-          "--",
-          target.url,
-          branch ?? (await current(repo, call)),
-        ],
+        ["pull", "--ff-only", "--no-rebase", "--", target.url, branch ?? (await current(repo, call))],
         call,
+        target,
       );
-      return { success: true, remote, output };
+      return { success: true, remote, output: output.replaceAll(target.url, target.name) };
     },
   }),
 

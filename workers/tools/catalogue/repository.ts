@@ -59,6 +59,11 @@ class Opened implements AsyncDisposable {
     return `/proc/self/fd/${this.#handle.fd}`;
   }
 
+  /** The open directory's number. */
+  get fd(): number {
+    return this.#handle.fd;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#handle.close();
   }
@@ -70,10 +75,11 @@ export async function opened(place: Place, given: string, call: Call): Promise<O
   return new Opened(place.path, handle);
 }
 
-/** Runs git. Throws `ToolFailure` with what it complained about. */
-export async function run(repo: Opened, args: readonly string[], call: Call): Promise<string> {
-  return call.host.programs.must("git", [...SAFE, ...args], {
+/** Runs git, maybe with another repository at hand. Throws `ToolFailure` with what it complained about. */
+export async function run(repo: Opened, args: readonly string[], call: Call, source?: Source): Promise<string> {
+  return call.host.programs.must("git", [...SAFE, ...(source?.settings ?? []), ...args], {
     cwd: repo.cwd,
+    handles: source?.handles ?? [],
     signal: call.signal,
     maxBytes: 4 * 1024 * 1024,
     env: {
@@ -146,32 +152,43 @@ export async function current(repo: Opened, call: Call): Promise<string> {
   return name.trim() === "" ? "HEAD" : name.trim();
 }
 
-export async function remoteOf(repo: Opened, name: string, call: Call): Promise<{ url: string; settings: string[] }> {
+/** A repository git talks to. Dispose it when git is done. */
+export interface Source extends AsyncDisposable {
+  /** What git is given. */
+  readonly url: string;
+  /** What people and `.git/config` are given. */
+  readonly name: string;
+  readonly settings: readonly string[];
+  readonly handles: readonly number[];
+}
+
+export async function remoteOf(repo: Opened, name: string, call: Call): Promise<Source> {
   return sourceOf((await run(repo, ["config", "--local", "--get", `remote.${name}.url`], call)).trim(), call);
 }
 
-/** A source git may talk to: a directory inside the roots, or a web server whose judged address git is pinned to. */
-export async function sourceOf(text: string, call: Call): Promise<{ url: string; settings: string[] }> {
+/** A source git may talk to: a repository inside the roots, held open, or a web server whose judged address git is pinned to. */
+export async function sourceOf(text: string, call: Call): Promise<Source> {
   const web = /^https?:\/\//i.test(text) ? URL.parse(text) : null;
   if (web !== null) {
     const port = web.port === "" ? (web.protocol === "https:" ? 443 : 80) : Number(web.port);
     const { host, address } = await call.host.egress.checkAddress(`${web.hostname}:${port}`);
-    return {
-      url: text,
-      settings: [
-        "-c",
-        `protocol.${web.protocol.slice(0, -1)}.allow=always`,
-        "-c",
-        `http.curloptResolve=${host}:${port}:${address.includes(":") ? `[${address}]` : address}`,
-        "-c",
-        "http.proxy=",
-      ],
-    };
+    const settings = [
+      `protocol.${web.protocol.slice(0, -1)}.allow=always`,
+      `http.curloptResolve=${host}:${port}:${address.includes(":") ? `[${address}]` : address}`,
+      "http.proxy=",
+    ].flatMap((setting) => ["-c", setting]);
+    return { url: text, name: text, settings, handles: [], [Symbol.asyncDispose]: () => Promise.resolve() };
   }
   if (!text.startsWith("/"))
     throw new ToolFailure(
       `${call.tool}: only http, https and directories inside the roots can be reached, not ${text}`,
     );
-  await using repo = await repoAt(text, call, true);
-  return { url: repo.path, settings: ["-c", "protocol.file.allow=always"] };
+  const repo = await repoAt(text, call, true);
+  return {
+    url: "/proc/self/fd/3", // whatever its name leads to by then
+    name: repo.path,
+    settings: ["-c", "protocol.file.allow=always"],
+    handles: [repo.fd],
+    [Symbol.asyncDispose]: () => repo[Symbol.asyncDispose](),
+  };
 }
