@@ -4,7 +4,9 @@ import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect } from "vitest";
+import { openStream } from "../../bus/stream.ts";
 import { ensureBuckets, ensureObjects, ensureStreams } from "../../bus/streams.ts";
+import { REBUILD_SUBJECT } from "../../workers/memory/rebuild.ts";
 import { memoryWorker } from "../../workers/memory/worker.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
@@ -31,6 +33,7 @@ async function start(dataDir: string): Promise<void> {
   const env = {
     ...world.env(),
     BEAMLINE_DATA_DIR: dataDir,
+    BEAMLINE_MEMORY_BEHIND_MS: "1000", // so that a rebuild surely comes between an acknowledgement and the log
     NATS_URL: world.nats.server.url,
     NATS_USER: user,
     NATS_PASSWORD: password,
@@ -88,3 +91,21 @@ verifies("log-is-truth", "memory: working memory is one, whichever worker is ask
   expect(pattern?.success_rate).toBeCloseTo(0.5, 9);
   expect((await answered("update_pattern_stats")).every((calls) => calls > 0)).toBe(true);
 });
+
+verifies(
+  "log-is-truth",
+  "memory: a rebuild by one worker brings back what the other one had not logged yet",
+  async () => {
+    const ids = Array.from({ length: 40 }, (_, n) => `unlogged-${n}`);
+    for (const id of ids) await world.call("pushEvent", { id, category: "unlogged" });
+    await world.call("updateMetric", { key: "unlogged", value: 7 });
+    const request = JSON.stringify({ what: ["hot"] });
+    for await (const _ of openStream(world.caller, REBUILD_SUBJECT, request, { timeoutMs: 60_000 }));
+    await until(async () => {
+      const { events } = await world.call("getRecentEvents", { count: -1, category: "unlogged" });
+      return new Set(events.map(({ id }) => id)).size === ids.length && events.length === ids.length;
+    }, "every event");
+    expect((await answered("push_event")).every((calls) => calls > 0)).toBe(true);
+    await until(() => world.call("getMetric", { key: "unlogged" }).then(({ value }) => value === 7), "the metric");
+  },
+);

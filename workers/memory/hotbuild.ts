@@ -3,6 +3,7 @@
  *
  * H1 While there is none nothing is answered: calls wait for the building, which one of them starts.
  * H2 Building applies the same guarded records as everything else, so it may run twice at once, and beside new writes.
+ * H3 What other workers have acknowledged and not logged yet is not in the log that is read: it is read again when they have had time to.
  */
 import type { Clock } from "../../runtime/clock.ts";
 import { NoProjection, type RedisHot } from "./hot.redis.ts";
@@ -21,6 +22,8 @@ export interface BuildOptions {
   readonly criticalAgeMs: number;
   /** Ordinary events likewise. */
   readonly eventAgeMs: number;
+  /** How long workers may take to log what they acknowledged, milliseconds (H3). */
+  readonly behindMs: number;
 }
 
 export interface BuildParts {
@@ -28,7 +31,12 @@ export interface BuildParts {
   readonly flush: () => Promise<void>;
   /** Keeps what can never be read; the rest is built without it. */
   readonly bury: (entry: Entry, error: BeamlineError) => Promise<void>;
+  /** Aborts when the worker stops. */
+  readonly signal: AbortSignal;
 }
+
+/** Longer than logging takes once it has begun, milliseconds. */
+const SETTLE_MS = 1_000;
 
 /** How the tail knows this projection, and what its dead letters are named after. */
 export const HOT_STATE = "hot state";
@@ -40,6 +48,7 @@ export class HotBuilder {
   readonly #options: BuildOptions;
   readonly #parts: BuildParts;
   #building: Promise<void> | undefined;
+  #settling: Promise<void> = Promise.resolve();
   #renew = new AbortController();
 
   constructor(hot: RedisHot, log: MemoryLog, clock: Clock, options: BuildOptions, parts: BuildParts) {
@@ -111,9 +120,24 @@ export class HotBuilder {
     old.abort();
   }
 
+  /** Resolves when nothing is left to be done after a build. */
+  async settled(): Promise<void> {
+    await this.#settling;
+  }
+
+  /** H3. A worker that cannot log for longer than this shows these events again when hot state is next read from the log. */
+  async #settle(from: number): Promise<void> {
+    try {
+      await this.#clock.sleep(2 * this.#options.behindMs + SETTLE_MS, this.#parts.signal);
+      await this.#recover(from);
+    } catch {
+      // The worker stops, or Redis is away again: its return reads the log.
+    }
+  }
+
   /** Ordinary events and metrics that the log has and hot state may have lost; pushing them again keeps them once. */
-  async #recover(): Promise<void> {
-    const from = (await this.#hot.recent()) ?? 0;
+  async #recover(since?: number): Promise<void> {
+    const from = since ?? (await this.#hot.recent()) ?? 0;
     let last = from;
     for await (const batch of batches(
       this.#log.read({ stream: "MEMORY_RECENT", subjects: [`${RECENT}.>`], from: from + 1 }),
@@ -162,6 +186,7 @@ export class HotBuilder {
     // What was appended meanwhile is read by the tail, from where the log was when this began.
     await this.#hot.setRecent(recent.last);
     await this.#hot.setApplied(memory.last, true);
+    this.#settling = Promise.all([this.#settling, this.#settle(recent.last)]).then(() => undefined);
   }
 
   /** The newest events of every tenant: only as many as the ring holds are kept while reading. */

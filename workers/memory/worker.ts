@@ -63,7 +63,9 @@ export const memoryWorker = defineWorker({
       decisionAgeMs: config.BEAMLINE_MEMORY_DECISION_AGE_MS,
       toolCallAgeMs: config.BEAMLINE_MEMORY_TOOL_CALL_AGE_MS,
       patterns: config.BEAMLINE_MEMORY_PATTERNS,
+      behindMs: config.BEAMLINE_MEMORY_BEHIND_MS,
     };
+    const stop = new AbortController();
     const tailParts: TailParts = {
       log,
       clock,
@@ -73,6 +75,7 @@ export const memoryWorker = defineWorker({
     const builder = new HotBuilder(redisHot, log, clock, ages, {
       flush: () => behind.flush(),
       bury: (entry, error) => tailParts.bury(HOT_STATE, entry, error),
+      signal: stop.signal,
     });
     if ((await redisHot.applied()) === undefined) await scope.open("hot state", () => builder.build());
     redisHot.onReturn(() => builder.renew());
@@ -85,7 +88,6 @@ export const memoryWorker = defineWorker({
       await scope.open("index", () => archive.shelf());
     scope.use("archive", archive, (a) => a.close());
 
-    const stop = new AbortController();
     const tails = [
       follow(builder.projection(), tailParts, stop.signal),
       follow(archiveProjection(archive, tailParts), tailParts, stop.signal),
@@ -97,7 +99,7 @@ export const memoryWorker = defineWorker({
     tails.push(lifecycle.run(config.BEAMLINE_MEMORY_SWEEP_MS, systemIds.v4(), stop.signal));
     scope.use("tails", stop, async () => {
       stop.abort();
-      await Promise.all(tails);
+      await Promise.all([...tails, builder.settled()]);
     });
 
     observe(metrics, behind, archive);
