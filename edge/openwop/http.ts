@@ -32,6 +32,16 @@ export interface HttpOptions {
 }
 
 const TIMEOUT_MS = 30_000;
+/** Roots that must be asked for with their version; without it 400 (OpenWOP, shape of the system). */
+const UNVERSIONED = [
+  "runs",
+  "runs::bulk-cancel",
+  "workflows",
+  "interrupts",
+  "webhooks",
+  "audit",
+  "openapi.json",
+] as const;
 const FORWARDED = ["x-dedup", "x-force-engine-version", "accept-language"] as const;
 
 /** Adds the routes. */
@@ -79,6 +89,14 @@ class OpenwopHttp {
       const headers = this.#headers(request, false);
       return this.#admitted(headers, () => this.#poll(request, reply, headers));
     });
+    for (const root of UNVERSIONED) {
+      for (const path of [`/${root}`, `/${root}/*`]) {
+        app.all(path, (request) => {
+          const asked = request.url.split("?")[0] ?? "";
+          throw new BeamlineError("validation_error", `paths begin with their version: /v1${asked}`, { field: "path" });
+        });
+      }
+    }
     app.all("/v1/*", async (request) => {
       this.#headers(request, false);
       throw new BeamlineError("not_found", `no route ${request.method} ${request.url.split("?")[0] ?? ""}`);

@@ -26,6 +26,23 @@ test("not_found: a path that is no route; bulk items name it over both", async (
   }
 });
 
+test("validation_error: a root without its version", async () => {
+  for (const path of [
+    "/runs",
+    "/runs/r",
+    "/workflows/w",
+    "/runs:bulk-cancel",
+    "/interrupts/t",
+    "/webhooks",
+    "/audit/verify",
+    "/openapi.json",
+  ]) {
+    const { status, body } = await host.rest(path.includes("bulk") ? "POST" : "GET", path, undefined, {}, "");
+    expect([path, status, body.error]).toEqual([path, 400, "validation_error"]);
+    expect(body.message).toContain(`/v1${path}`);
+  }
+});
+
 test("run_already_active: one active run of a scope, with X-Dedup", async () => {
   const scoped = { workflowId: "conformance-approval", scopeId: "one-at-a-time" };
   const first = await post(scoped, { "x-dedup": "enforce" });

@@ -154,7 +154,32 @@ describe("deliveries of a host that may call its own machine", () => {
     receiver.close();
   });
 
+  test("callbackUrl: a run's last event is sent there, once, unsigned; an address that may not be called refuses the run", async () => {
+    received.length = 0;
+    const create = (at: Host, callbackUrl: string) =>
+      at.rest("POST", "/v1/runs", { workflowId: "conformance-failure", callbackUrl });
+    const { body: made } = await create(open, `${url}?run`);
+    const [one] = await until(() => received.length > 0 && received, "the callback");
+    expect(JSON.parse(one?.body ?? "{}")).toMatchObject({ runId: made.runId, type: "run.failed", workspaceId: "acme" });
+    expect(one?.headers).toMatchObject({ "x-openwop-event-type": "run.failed", "openwop-event-type": "run.failed" });
+    expect(Object.keys(one?.headers ?? {}).filter((name) => /signature|webhook-id/.test(name))).toEqual([]);
+    // The fork of a run is one of its own; a replay tells nobody.
+    await open.rest("POST", `/v1/runs/${made.runId}:fork`, { mode: "replay" });
+    const { body: second } = await create(open, `${url}?run`);
+    await until(() => received.length > 1, "the next callback");
+    expect(received.map(({ body }) => JSON.parse(body).runId)).toEqual([made.runId, second.runId]);
+    for (const wrong of ["http://127.0.0.1:9/", "https://10.0.0.1/", "nonsense"]) {
+      const refused = await create(host, wrong);
+      expect([refused.status, refused.body.error, refused.body.details.field]).toEqual([
+        400,
+        "webhook_url_rejected",
+        "callbackUrl",
+      ]);
+    }
+  });
+
   test("what is registered over gRPC is signed with the caller's secret", async () => {
+    received.length = 0;
     const secret = "a-secret-of-the-caller";
     await open.grpc.call("registerWebhook", { url, event_types: ["run.failed"], secret }, bearer());
     const runId = await open.start("conformance-failure");

@@ -18,20 +18,22 @@ export function signatureOf(secret: string, timestamp: string, body: string): st
   return createHmac("sha256", secret).update(`${timestamp}.${body}`).digest("hex");
 }
 
-/** Every header of ours in both spellings, equal. `now` in epoch milliseconds. */
+/** Every header of ours in both spellings, equal; without a subscription there is nothing to sign with. `now` in epoch milliseconds. */
 export function deliveryHeaders(
-  { webhookId, secret }: { readonly webhookId: string; readonly secret: string },
+  hook: { readonly webhookId: string; readonly secret: string } | undefined,
   type: string,
   body: string,
   now: number,
 ): Record<string, string> {
   const timestamp = String(Math.floor(now / 1_000));
   const told = {
-    "Webhook-Id": webhookId,
     "Event-Type": type,
     Timestamp: timestamp,
-    Signature: `sha256=${signatureOf(secret, timestamp, body)}`,
-    "Signature-Algorithm": "v1",
+    ...(hook !== undefined && {
+      "Webhook-Id": hook.webhookId,
+      Signature: `sha256=${signatureOf(hook.secret, timestamp, body)}`,
+      "Signature-Algorithm": "v1",
+    }),
   };
   const headers: Record<string, string> = {
     "content-type": "application/json",

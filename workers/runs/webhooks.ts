@@ -6,6 +6,7 @@
  * W3 Addresses are judged at registration and again at delivery, where the connection goes to the address judged; redirects are failures.
  * W4 Failures come again with growing pauses and end as dead letters; four in a row rest the subscription for an hour, then one delivery tries it.
  * W5 Nothing crosses tenants: the tenant is part of every subject and key. Replays deliver nothing.
+ * W6 A run that was started with a callback has its last event sent there, once and unsigned, tried again like any other.
  */
 import { randomBytes } from "node:crypto";
 import type { Bus } from "../../bus/connect.ts";
@@ -14,7 +15,7 @@ import { keyOf, partOf } from "../../bus/keys.ts";
 import { publish } from "../../bus/publish.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { header } from "../../contracts/headers.ts";
-import { parseEntry, type RunEvent } from "../../contracts/openwop/log.ts";
+import { parseEntry, TERMINAL_EVENTS, type RunEvent } from "../../contracts/openwop/log.ts";
 import { buckets, streams } from "../../contracts/streams.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Egress } from "../../runtime/egress.ts";
@@ -45,7 +46,12 @@ interface Delivery {
   readonly event: RunEvent;
   /** Of the run: the receiver's work belongs to its trace. */
   readonly traceparent?: string;
+  /** W6: where to, when no subscription says it. */
+  readonly callbackUrl?: string;
 }
+
+/** In the place of a webhook's id. */
+const CALLBACK = "callback";
 
 export interface WebhookOptions {
   readonly bus: Bus;
@@ -60,6 +66,8 @@ export interface WebhookOptions {
   readonly backoffMs?: readonly number[];
 }
 
+/** The durable consumer that reads the logs. */
+const READER = "webhooks";
 /** Heard by every runs worker. */
 const CHANGED_SUBJECT = "beamline.runs.v1.webhooks_changed";
 const TIMEOUT_MS = 5_000;
@@ -98,14 +106,31 @@ export class Webhooks {
         if (event.type === "dead") webhooks.#buried(event.context.subject);
       },
     });
-    // Without subscriptions nobody has to read along.
-    if ((await webhooks.#records.list()).length > 0) await webhooks.#start();
+    // Nobody has to read along before there is a subscription or a callback.
+    if (await webhooks.#isWanted()) await webhooks.#start();
     return webhooks;
   }
 
-  /** Refuses a URL that may not be called. Throws `webhook_url_rejected`, `validation_error`. */
-  async check(url: string): Promise<void> {
+  /** W6: judges the address and reads along from now on. Throws as `check`. */
+  async expectCallback(url: string): Promise<void> {
+    await this.check(url, "callbackUrl");
+    await this.#start();
+  }
+
+  async #isWanted(): Promise<boolean> {
+    if ((await this.#records.list()).length > 0) return true;
+    const { jsm } = this.#options.bus;
+    return jsm.consumers.info(streams.runs.name, READER).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  /** Refuses a URL that may not be called. Throws `webhook_url_rejected` naming the field. */
+  async check(url: string, field = "url"): Promise<void> {
     const { egress, insecure } = this.#options;
+    const rejected = (what: string): BeamlineError =>
+      new BeamlineError("webhook_url_rejected", `${field} ${what}`, { field });
     const parsed = URL.parse(url);
     if (parsed === null) throw rejected("is not a URL");
     if (parsed.protocol !== "https:" && !(insecure && parsed.protocol === "http:")) throw rejected("must be https");
@@ -183,7 +208,7 @@ export class Webhooks {
   async #start(): Promise<void> {
     this.#fanOut ??= consume(this.#options.bus, {
       stream: streams.runs,
-      durable: "webhooks",
+      durable: READER,
       filterSubjects: ["log.runs.>"],
       concurrency: 64,
       ackWaitMs: 30_000,
@@ -214,14 +239,25 @@ export class Webhooks {
         if (record === undefined || record.fork?.mode === "replay") continue;
         if (subscription.tags.length > 0 && !record.tags.some((tag) => subscription.tags.includes(tag))) continue;
         const { webhookId } = subscription;
-        const { traceparent } = record;
-        const delivery: Delivery = { webhookId, tenant, runId, event, ...(traceparent !== "" && { traceparent }) };
-        await publish(this.#options.bus, `log.run_hooks.${keyOf(tenant, webhookId)}`, JSON.stringify(delivery), {
-          msgId: `${webhookId}:${runId}:${event.sequence}`,
-          headers: { [header.tenantId]: tenant },
-        });
+        await this.#store({ webhookId, tenant, runId, event }, record.traceparent);
       }
     }
+    const last = events.find(({ type }) => TERMINAL_EVENTS.has(type));
+    if (last === undefined) return;
+    const record = (await this.#options.log.find(tenant, runId))?.state.record;
+    if (record?.callbackUrl === undefined || record.fork?.mode === "replay") return;
+    const { callbackUrl, traceparent } = record;
+    await this.#store({ webhookId: CALLBACK, tenant, runId, event: last, callbackUrl }, traceparent);
+  }
+
+  /** W2. */
+  async #store(delivery: Delivery, traceparent: string): Promise<void> {
+    const { webhookId, tenant, runId, event } = delivery;
+    const body = { ...delivery, ...(traceparent !== "" && { traceparent }) };
+    await publish(this.#options.bus, `log.run_hooks.${keyOf(tenant, webhookId)}`, JSON.stringify(body), {
+      msgId: `${webhookId}:${runId}:${event.sequence}`,
+      headers: { [header.tenantId]: tenant },
+    });
   }
 
   async #subscriptions(tenant: string): Promise<readonly Subscription[]> {
@@ -233,8 +269,10 @@ export class Webhooks {
     return list;
   }
 
-  async #deliver({ webhookId, tenant, runId, event, traceparent }: Delivery): Promise<void> {
-    const { clock, egress } = this.#options;
+  async #deliver(delivery: Delivery): Promise<void> {
+    const { webhookId, tenant, callbackUrl } = delivery;
+    const { clock } = this.#options;
+    if (callbackUrl !== undefined) return this.#send(callbackUrl, delivery, undefined);
     const kept = await this.#records.get(tenant, webhookId);
     if (kept === undefined) return;
     const subscription = kept.value;
@@ -252,12 +290,28 @@ export class Webhooks {
       }
       case "go":
     }
+    try {
+      await this.#send(url, delivery, { webhookId, secret });
+    } catch (thrown) {
+      await this.#change(tenant, webhookId, (now) => afterFailure(now, clock.now()));
+      throw thrown;
+    }
+    if (subscription.failures > 0) await this.#change(tenant, webhookId, afterSuccess);
+  }
+
+  /** W3. Throws `unavailable` or `deadline_exceeded` for whatever is wrong with the receiver. */
+  async #send(
+    url: string,
+    { tenant, runId, event, traceparent }: Delivery,
+    hook: Pick<Subscription, "webhookId" | "secret"> | undefined,
+  ): Promise<void> {
+    const { clock, egress } = this.#options;
     const body = deliveryBody(tenant, runId, event);
     try {
       const { status } = await egress.fetch(url, {
         method: "POST",
         headers: {
-          ...deliveryHeaders({ webhookId, secret }, event.type, body, clock.now()),
+          ...deliveryHeaders(hook, event.type, body, clock.now()),
           ...(traceparent !== undefined && { traceparent }),
         },
         body,
@@ -268,10 +322,8 @@ export class Webhooks {
       if (status < 200 || status >= 300)
         throw new BeamlineError("unavailable", `the receiver answered ${status}`, { details: { status } });
     } catch (thrown) {
-      await this.#change(tenant, webhookId, (now) => afterFailure(now, clock.now()));
       throw translated(thrown);
     }
-    if (subscription.failures > 0) await this.#change(tenant, webhookId, afterSuccess);
   }
 
   /** A delivery was given up: its subscription says so. */
@@ -314,10 +366,6 @@ export function stateOf(
   if (state === "failed") return "failed";
   if (openUntil > now) return "paused";
   return deadLetters > 0 ? "dead-lettered" : "active";
-}
-
-function rejected(what: string): BeamlineError {
-  return new BeamlineError("webhook_url_rejected", `url ${what}`, { field: "url" });
 }
 
 function noSubscription(): BeamlineError {

@@ -75,6 +75,7 @@ export async function createRun(
     checkConfigurable(ports, asker, definition, configurable);
     const inputs = checkInputs(definition, objectOr(body["inputs"]));
     const scopeId = textOr(body["scopeId"], "");
+    if (typeof body["callbackUrl"] === "string") await ports.webhooks.expectCallback(body["callbackUrl"]);
     if (options.dedup !== undefined) await claimScope(ports, asker, scopeId, runId, options.dedup);
     const record = recordOf(ports, current, definition, {
       runId,
