@@ -38,6 +38,7 @@ export class Activation {
   readonly #looked = new Set<string>();
   readonly #until = new Map<string, number>();
   #poked = false;
+  #attested = 0;
   #wakeUp: (() => void) | undefined;
   #chunkTimer: NodeJS.Timeout | undefined;
   #broken: unknown;
@@ -59,10 +60,16 @@ export class Activation {
     return this.#session.state;
   }
 
-  /** Others wrote to the log. */
-  poke(): void {
+  /** Others wrote to the log, or a timer that was due at `due` has fired. */
+  poke(due = 0): void {
+    this.#attested = Math.max(this.#attested, due);
     this.#poked = true;
     this.#wakeUp?.();
+  }
+
+  /** What a timer of the server was set for has come, whatever the clock of this machine has been set to since. */
+  #now(): number {
+    return Math.max(this.#ports.clock.now(), this.#attested);
   }
 
   /** Resolves when the run has ended or only waits, and all of that is written. */
@@ -107,7 +114,7 @@ export class Activation {
       if (progressed || this.#poked || [...this.#tasks.values()].some((task) => task.result !== undefined)) continue;
       const due = this.#nextDue();
       if (this.#tasks.size === 0) {
-        const leftMs = due === undefined ? Infinity : due - this.#ports.clock.now();
+        const leftMs = due === undefined ? Infinity : due - this.#now();
         if (leftMs <= 0) continue;
         // A short wait is cheaper here than as a timer of the server; the message that woke this run is not done until then (N3).
         if (leftMs <= SHORT_WAIT_MS && this.#ports.shortWaits.enter()) {
@@ -144,10 +151,10 @@ export class Activation {
 
   /** One round: what has come due, what has ended, what can start. Whether anything changed. */
   async #step(): Promise<boolean> {
-    const { clock, limits } = this.#ports;
+    const { limits } = this.#ports;
     const before = this.#state.sequence;
     if (this.#state.status !== "running") return false;
-    const now = clock.now();
+    const now = this.#now();
     const overrun = breach(this.#state, limitsOf(this.#state, this.#graph.definition, limits), now);
     if (overrun !== undefined) {
       this.#measures.capped(overrun.event, this.#span);
@@ -180,7 +187,7 @@ export class Activation {
   }
 
   async #advance(): Promise<void> {
-    const moves = nextMoves(this.#graph, this.#state, this.#ports.clock.now());
+    const moves = nextMoves(this.#graph, this.#state, this.#now());
     if (moves.failed !== undefined) {
       const { nodeId, error } = moves.failed;
       return this.#failRun({
@@ -201,13 +208,13 @@ export class Activation {
 
   #complete(): void {
     this.#compare();
-    for (const event of completion(this.#graph, this.#state, this.#ports.clock.now())) this.#session.emit(event);
+    for (const event of completion(this.#graph, this.#state, this.#now())) this.#session.emit(event);
   }
 
   #failRun(end: Failure): void {
     for (const event of end.first ?? []) this.#session.emit(event);
     this.#compare();
-    for (const event of failure(this.#state, end, this.#ports.clock.now())) this.#session.emit(event);
+    for (const event of failure(this.#state, end, this.#now())) this.#session.emit(event);
   }
 
   /** A replay says where it went another way than its source, before it ends. */
@@ -323,7 +330,7 @@ export class Activation {
         () => this.#ports.invocations.once(record, one.node.id, at, own.iterations, options, make, signal),
       );
     };
-    const call = callOf(this.#state, one.node, own, this.#ports.clock.now(), signal, fill, tell, effect);
+    const call = callOf(this.#state, one.node, own, this.#now(), signal, fill, tell, effect);
     return { ...call, traceparent: this.#traceparent };
   }
 
@@ -345,7 +352,7 @@ export class Activation {
     }
     const maxRetries = numberOr(node.settings?.["maxRetries"], numberOr(this.#graph.definition.settings.maxRetries, 0));
     const backoffMs = numberOr(node.settings?.["retryDelayMs"], 500);
-    const now = this.#ports.clock.now();
+    const now = this.#now();
     const rules = { maxRetries, backoffMs, now, id: () => this.#ports.ids.v7() };
     const events = resultEvents(this.#state, own, result, rules);
     this.#measures.told(this.#state, own, events, now, this.#traceparent);
@@ -366,8 +373,7 @@ export class Activation {
     let timer: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve) => {
       this.#wakeUp = resolve;
-      if (due !== undefined)
-        timer = setTimeout(resolve, Math.min(Math.max(1, due - this.#ports.clock.now()), 2 ** 31 - 1));
+      if (due !== undefined) timer = setTimeout(resolve, Math.min(Math.max(1, due - this.#now()), 2 ** 31 - 1));
       if (
         this.#poked ||
         this.#broken !== undefined ||

@@ -30,6 +30,8 @@ export interface Wake {
   /** The message, when it is one of the run's log. */
   readonly entry?: LogEntry;
   readonly streamSeq: number;
+  /** What a timer was set for, epoch milliseconds; 0 when it is none. */
+  readonly due: number;
   /** Whether another worker had it before. */
   readonly redelivered: boolean;
   readonly signal: AbortSignal;
@@ -80,7 +82,7 @@ export class Engine {
     const active = this.#active.get(key);
     if (active !== undefined) {
       active.again = true;
-      active.activation?.poke();
+      active.activation?.poke(wake.due);
       return active.done;
     }
     const mine: Active = { activation: undefined, again: false, done: Promise.resolve() };
@@ -146,6 +148,7 @@ export class Engine {
             Math.max(0, this.#ports.clock.now() - Date.parse(startedAt)) / 1_000,
           );
         const activation = mine.activation;
+        if (wake.due > 0) activation.poke(wake.due);
         await withSpan(
           "openwop.run",
           record.traceparent,

@@ -11,7 +11,7 @@ import { ObjectStore } from "../../bus/objects.ts";
 import { schedule } from "../../bus/schedule.ts";
 import { EngineDefinition } from "../../contracts/gen/openwop/v1/openwop.ts";
 import { ENGINE_VERSION } from "../../contracts/openwop/engineversion.ts";
-import { objectOr } from "../../contracts/openwop/json.ts";
+import { numberOr, objectOr } from "../../contracts/openwop/json.ts";
 import { nudgeSubject, parseEntry } from "../../contracts/openwop/log.ts";
 import { TEST_KEY_PREFIX } from "../../contracts/openwop/testkeys.ts";
 import { buckets, objects, streams } from "../../contracts/streams.ts";
@@ -206,7 +206,7 @@ export const runsWorker = defineWorker({
           key: ["run", owner.tenant, runId],
           when: { at: dueMs },
           target,
-          payload: "{}",
+          payload: JSON.stringify({ due: dueMs }),
         });
       },
       cancelChildren: (tenant, runId) => cancelChildren(ports, tenant, runId),
@@ -279,11 +279,13 @@ function wakeOf(
     partOf(part ?? ""),
   );
   if (tenant === undefined || runId === undefined || runId === "") return undefined;
-  const entry = parts[1] === "runs" ? parseEntry(Buffer.from(payload).toString("utf8")) : undefined;
+  const text = Buffer.from(payload).toString("utf8");
+  const entry = parts[1] === "runs" ? parseEntry(text) : undefined;
   return {
     tenant,
     runId,
     streamSeq: streamSequence,
+    due: entry === undefined ? numberOr(objectOr(parseJson(text))["due"], 0) : 0,
     redelivered: deliveryCount > 1,
     signal,
     // A later try, which may be a parked copy delivered for its own first time, says nothing of how far the log is by now.

@@ -100,6 +100,12 @@ async function resolve(
     const interrupt = find(now);
     if (interrupt === undefined) throw noSuch();
     if (interrupt.status !== "pending" || isTerminal(now)) throw closed(now, interrupt, byToken);
+    // Its time is up, although nobody has come to write that down yet: an answer that is too late is no answer.
+    if (
+      interrupt.timeoutMs !== undefined &&
+      Date.parse(interrupt.requestedAt) + interrupt.timeoutMs <= ports.clock.now()
+    )
+      throw new BeamlineError("interrupt_expired", "the time to answer is over");
     ({ nodeId } = interrupt);
     question = interrupt;
     return { events: answerEvents(ports, asker, interrupt, resumeValue) };
