@@ -243,6 +243,8 @@ export const objects = {
   payloads: { name: "payloads", purpose: "payloads beyond the message limit", maxAgeMs: 60 * DAY_MS },
   /** Memories beyond the message limit; kept as long as the log that refers to them. */
   memories: { name: "memories", purpose: "memories beyond the message limit", maxAgeMs: 0 },
+  /** Ordinary events beyond it. Outlives the log that refers to them. */
+  memoriesRecent: { name: "memories_recent", purpose: "events beyond the message limit", maxAgeMs: 8 * DAY_MS },
   // -- tools ----------------------------------------------------------------------------------------------------------
   /** What files held before a tool changed them. Outlives the executions that refer to it. */
   toolBackups: { name: "tool_backups", purpose: "backups made before tools run", maxAgeMs: 31 * DAY_MS },

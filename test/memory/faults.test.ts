@@ -125,6 +125,8 @@ describe("Redis", () => {
     await redis.redis.flushall();
     await redis.close();
     expect((await world.call("getAgentState", { agent_name: "huge" })).state_json.equals(state)).toBe(true);
+    // An ordinary one does not stay where the lasting ones are: its log forgets it one day.
+    expect((await world.bus.jsm.streams.info("OBJ_memories_recent")).state.messages).toBeGreaterThan(0);
     for (const id of ["huge-true", "huge-false"]) {
       const { events } = await world.call("getRecentEvents", { count: -1, category: "huge" });
       expect(events.find((event) => event.id === id)?.data_json.equals(state)).toBe(true);

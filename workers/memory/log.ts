@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto";
 import type { JsonObject } from "../../contracts/codec.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
-import { buckets, objects, streams } from "../../contracts/streams.ts";
+import { buckets, objects, streams, type ObjectSpec } from "../../contracts/streams.ts";
 import { fromJetStream } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
 import { ObjectStore } from "../../bus/objects.ts";
@@ -91,7 +91,7 @@ const CLAIM_BYTES = 1024 * 1024;
 
 export class MemoryLog {
   readonly #bus: Bus;
-  #store: Promise<ObjectStore> | undefined;
+  readonly #stores = new Map<ObjectSpec, Promise<ObjectStore>>();
 
   constructor(bus: Bus) {
     this.#bus = bus;
@@ -121,7 +121,7 @@ export class MemoryLog {
 
   /** Ordinary events of a moment; their sequence. */
   async appendRecent(tenant: string, events: readonly Arrival[]): Promise<number> {
-    const text = await this.#claimed(tenant, writeArrivals(events));
+    const text = await this.#claimed(tenant, writeArrivals(events), objects.memoriesRecent);
     const { seq } = await publish(this.#bus, `${RECENT}.${tenantToken(tenant)}`, text, {
       expectStream: streams.memoryRecent.name,
     });
@@ -167,7 +167,8 @@ export class MemoryLog {
   async text({ subject, text }: Entry): Promise<string> {
     if (!text.startsWith('{"claim":')) return text;
     const { claim } = JSON.parse(text) as { claim: string };
-    const bytes = await (await this.#objects()).bytes(claim);
+    const spec = subject.startsWith(`${RECENT}.`) ? objects.memoriesRecent : objects.memories;
+    const bytes = await (await this.#objects(spec)).bytes(claim);
     if (bytes.length === 0) throw new BeamlineError("data_loss", `the text of ${subject} is gone`);
     return Buffer.from(bytes).toString("utf8");
   }
@@ -232,18 +233,20 @@ export class MemoryLog {
     }
   }
 
-  async #claimed(tenant: string, text: string): Promise<string> {
+  async #claimed(tenant: string, text: string, spec: ObjectSpec = objects.memories): Promise<string> {
     if (text.length * 3 <= CLAIM_BYTES || Buffer.byteLength(text) <= CLAIM_BYTES) return text;
     const claim = `${tenantToken(tenant)}/${createHash("sha256").update(text).digest("hex")}`;
-    await (await this.#objects()).put(claim, Buffer.from(text, "utf8"));
+    await (await this.#objects(spec)).put(claim, Buffer.from(text, "utf8"));
     return JSON.stringify({ claim });
   }
 
-  #objects(): Promise<ObjectStore> {
-    this.#store ??= ObjectStore.open(this.#bus, objects.memories).catch((thrown: unknown) => {
-      this.#store = undefined;
-      throw thrown;
-    });
-    return this.#store;
+  #objects(spec: ObjectSpec): Promise<ObjectStore> {
+    let store = this.#stores.get(spec);
+    if (store === undefined) {
+      store = ObjectStore.open(this.#bus, spec);
+      store.catch(() => this.#stores.delete(spec)); // tried again by the next one; this one's caller hears of it
+      this.#stores.set(spec, store);
+    }
+    return store;
   }
 }

@@ -35,7 +35,7 @@ export const memoryWorker = defineWorker({
   settings: memorySettings,
   streams: [streams.memory, streams.memoryRecent, streams.deadLetters],
   buckets: [buckets.memoryMetrics],
-  objects: [objects.memories, objects.payloads],
+  objects: [objects.memories, objects.memoriesRecent, objects.payloads],
 
   async open(scope, { config, bus, caller, log: logger, metrics }) {
     const clock = systemClock;
