@@ -106,6 +106,79 @@ verifies("clear-failure", "what a tool cannot do travels in the answer, and name
   });
 });
 
+test("the contract's cases of Execute, Rollback, Register and Deregister, each with the RPC OK", async () => {
+  const as = (agent_id: string, tool_name: string, input: string) =>
+    tools.call("execute", { tool_name, agent_id, task_id: "", input_json: Buffer.from(input), reason: "" });
+  const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+  // 1.2: empty input where nothing is mandatory, and where something is.
+  expect(await as("task-agent", "monitor.memory", "")).toMatchObject({ success: true, backup_id: "" });
+  expect(await as("task-agent", "fs.read", "")).toMatchObject({ error: "fs.read: missing required field 'path'" });
+  expect(await as("task-agent", "fs.read", "{")).toMatchObject({ error: "Invalid JSON input: not JSON" });
+  // 1.2, 1.4: capabilities; the execution has an id all the same.
+  const denied = await as("monitoring-agent", "fs.delete", '{"path":"x"}');
+  expect(denied).toMatchObject({ success: false, error: 'Capability denied: missing ["fs_write", "fs_delete"]' });
+  expect(denied.execution_id).toMatch(uuid);
+  expect(denied.output_json.length).toBe(0);
+  expect((await as("task-7", "fs.read", '{"path":"x"}')).error).toBe('Capability denied: missing ["fs_read"]');
+  // 1.2: a reversible tool has a backup id, even when it fails.
+  const failed = await execute("fs.write", { path: root, content: "x" });
+  expect(failed).toMatchObject({ success: false, error: says("fs.write") });
+  expect(failed.backup_id).toMatch(uuid);
+  expect((await execute("fs.stat", { path: root })).backup_id).toBe("");
+  // 1.3
+  expect(await tools.call("rollback", { execution_id: "nope", reason: "" })).toMatchObject({
+    success: false,
+    error: says("there is no execution nope"),
+  });
+  expect(await tools.call("rollback", { execution_id: failed.execution_id, reason: "" })).toMatchObject({
+    success: false,
+    error: says("could be rolled back"),
+  });
+  // 1.1
+  const own = { name: "custom.own", namespace: "custom", description: "mine" };
+  const address = "nats:beamline.ext.tools.own";
+  for (const [tool, handler_address, text] of [
+    [{ ...own, name: "" }, address, "tool.name"],
+    [{ ...own, namespace: "other" }, address, "tool.namespace"],
+    [{ ...own, name: "fs.read", namespace: "fs" }, address, "built in"],
+    [{ ...own, input_schema: Buffer.from("{") }, address, "tool.input_schema"],
+    [own, "", "handler_address"],
+  ] as const)
+    expect(await tools.call("register", { tool, handler_address })).toMatchObject({
+      accepted: false,
+      error: says(text),
+    });
+  expect(await tools.call("register", { tool: own, handler_address: address })).toEqual({ accepted: true, error: "" });
+  expect((await tools.call("listTools", { namespace: "custom" })).tools).toMatchObject([{ name: "custom.own" }]);
+  expect(await as("task-agent", "custom.own", "{}")).toMatchObject({ success: false, error: says("no tool handler") });
+  expect(await as("stranger", "custom.own", "{}")).toMatchObject({ error: "Capability denied: missing []" });
+  expect(await tools.call("deregister", { tool_name: "custom.own" })).toEqual({
+    success: true,
+    message: "Tool custom.own deregistered",
+  });
+  expect(await tools.call("deregister", { tool_name: "fs.read" })).toMatchObject({
+    success: false,
+    message: says("built in"),
+  });
+  expect(await tools.call("getTool", { name: "fs.read" })).toMatchObject({ name: "fs.read" });
+  // 1.5: the fields existing agents read.
+  const read = async (name: string, input: Json = {}): Promise<Json> =>
+    JSON.parse((await execute(name, input)).output_json.toString()) as Json;
+  const [cpu, memory, disk] = [await read("monitor.cpu"), await read("monitor.memory"), await read("monitor.disk")];
+  expect(cpu["cpu_percent"]).toBe(cpu["percent"]);
+  expect(memory["used_percent"]).toBe(memory["percent"]);
+  expect(disk["used_percent"]).toBe(disk["percent"]);
+  expect((await read("net.dns", { host: "localhost" }))["addresses"]).not.toEqual([]);
+});
+
+test("a message larger than the listener takes is refused, and nothing is run", async () => {
+  const path = join(root, "too-large");
+  await expect(execute("fs.write", { path, content: "x".repeat(20 * 1024 * 1024) })).rejects.toMatchObject({
+    code: status.RESOURCE_EXHAUSTED,
+  });
+  expect(await execute("fs.stat", { path })).toMatchObject({ success: false });
+});
+
 test("many at once, all answered and audited", async () => {
   const path = join(root, "many");
   await writeFile(path, "x");
