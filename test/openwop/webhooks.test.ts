@@ -221,6 +221,32 @@ describe("deliveries of a host that may call its own machine", () => {
       expect(await beamline(open, "dlq", "list", "--subject", "log.run_hooks.>")).toEqual([]);
     },
   );
+
+  verifies(
+    "acked-is-durable",
+    "what is to be delivered outlives the workers, and so does a callback",
+    async () => {
+      works = false;
+      received.length = 0;
+      const { webhookId } = (await open.rest("POST", "/v1/webhooks", { url, events: ["run.completed"] })).body;
+      const { body } = await open.rest("POST", "/v1/runs", {
+        workflowId: "conformance-noop",
+        callbackUrl: `${url}?run`,
+      });
+      await open.reaches(body.runId, "completed");
+      const failures = async (): Promise<number> => {
+        const { webhooks } = (await open.rest("GET", "/v1/webhooks")).body;
+        return webhooks.find((one: { webhookId: string }) => one.webhookId === webhookId).failures;
+      };
+      await until(async () => (await failures()) > 0, "a first try");
+      await open.bed.restart();
+      works = true;
+      await until(() => received.length >= 2, "the delivery and the callback", 30_000);
+      expect(received.map((one) => JSON.parse(one.body).runId)).toEqual([body.runId, body.runId]);
+      expect(received.filter(({ headers }) => headers["x-openwop-signature"] === undefined)).toHaveLength(1);
+    },
+    { timeout: 60_000 },
+  );
 });
 
 /** What a command printed. */

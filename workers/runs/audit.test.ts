@@ -153,6 +153,54 @@ test("thousands of entries of two workers: one chain, and checkpoints that anybo
   await Promise.all(writers.map((one) => one.stop()));
 });
 
+verifies(
+  "effect-once",
+  "a server killed while entries are written: what was recorded is there once, what was refused at most once",
+  async () => {
+    const log = await freshLog();
+    const nats = servers.at(-1);
+    const writers = [await Audit.open(log.bus, log.key, systemClock), await Audit.open(log.bus, log.key, systemClock)];
+    const outcomes = new Map<string, boolean>();
+    const recording = Array.from({ length: 8 }, async (_, lane) => {
+      for (let at = 0; at < 60; at++) {
+        const target = `${lane}-${at}`;
+        const recorded = writers[lane % 2]?.record(asker, "run.cancelled", target, {});
+        outcomes.set(
+          target,
+          await Promise.resolve(recorded).then(
+            () => true,
+            () => false,
+          ),
+        );
+      }
+    });
+    for (let kills = 0; kills < 2; kills++) {
+      const before = outcomes.size;
+      await until(() => outcomes.size > before + 60, "some entries");
+      await nats?.server.kill();
+      await nats?.server.restart();
+    }
+    await Promise.all(recording);
+    await Promise.all(writers.map((one) => one.stop()));
+    const entries = await until(
+      async () => (await batches(log.bus)).flatMap((batch) => batch.entries),
+      "the log",
+      30_000,
+    );
+    const counts = new Map<string, number>();
+    for (const { target } of entries) counts.set(target, (counts.get(target) ?? 0) + 1);
+    expect(outcomes.size).toBe(480);
+    for (const [target, recorded] of outcomes) {
+      if (recorded) expect([target, counts.get(target)]).toEqual([target, 1]);
+      else expect(counts.get(target) ?? 0).toBeLessThanOrEqual(1);
+    }
+    const checker = await Audit.open(log.bus, log.key, systemClock);
+    expect(await checker.verify(0, 10_000)).toMatchObject({ chainValid: true, checkpointsValid: true, anomalies: [] });
+    await checker.stop();
+  },
+  { timeout: 90_000 },
+);
+
 test("a checkpoint comes in time, also when the worker that wrote the entries is gone", async () => {
   vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
   const clock = new SetClock();

@@ -9,11 +9,11 @@
  * A5 What a person decides or an operator changes is in the log before its caller hears of it (`record`). The creation of a run is noted within
  *    moments (`note`): its own log, written before the answer, names who made it.
  */
-import { createHash, createPrivateKey, createPublicKey, sign, verify, type KeyObject } from "node:crypto";
+import { createHash, createPrivateKey, createPublicKey, randomUUID, sign, verify, type KeyObject } from "node:crypto";
 import { fromJetStream } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
-import { publish } from "../../bus/publish.ts";
 import { readStream } from "../../bus/read.ts";
+import { publishRetrying } from "../../bus/retrying.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { canonicalJson, type Json } from "../../contracts/openwop/json.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -63,7 +63,8 @@ const STREAM = "RUN_AUDIT";
 const SUBJECT = "log.run_audit.entries";
 const GATHER_MS = 20;
 const MAX_BATCH = 200;
-const MAX_FAILURES = 3;
+/** How long an append is tried before the entries are left for later. */
+const APPEND_MS = 8_000;
 /** How often a worker looks whether a checkpoint is due; it is made that much early, so that none comes late. */
 const LOOK_MS = 15_000;
 const EMPTY: Tail = { lastHash: null, peaks: NO_PEAKS, checkpointCount: 0, checkpointAt: 0 };
@@ -156,17 +157,22 @@ export class Audit {
   /** Ends in the same step in which it finds nothing left: an entry added after that begins the next one, none falls in between. */
   async #drain(now: boolean): Promise<void> {
     await (now ? Promise.resolve() : this.#clock.sleep(GATHER_MS));
-    for (let failures = 0; failures <= MAX_FAILURES && this.#pending();) {
+    for (let away = false; !away && this.#pending();) {
       const taken = this.#waiting.splice(0, MAX_BATCH);
       try {
         const batch = this.#chain(taken);
-        const expected = { expectLastSubjectSequence: this.#streamSeq };
-        this.#streamSeq = (await publish(this.#bus, SUBJECT, JSON.stringify(batch), expected)).seq;
+        // An append whose answer was lost is made again under its id, so that nothing is in the chain twice.
+        const { seq } = await publishRetrying(this.#bus, SUBJECT, JSON.stringify(batch), {
+          msgId: randomUUID(),
+          expectLastSubjectSequence: this.#streamSeq,
+          timeoutMs: APPEND_MS,
+        });
+        this.#streamSeq = seq;
         this.#tail = batch.tail;
       } catch (thrown) {
         this.#waiting.unshift(...taken);
         // Another worker wrote, or the bus is away: what was noted waits.
-        if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") failures++;
+        away = !(thrown instanceof BeamlineError) || thrown.code !== "aborted";
         await this.#readTail().catch(() => undefined);
       }
     }
