@@ -2,7 +2,7 @@
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { canonicalJson, isObject, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
 import type { Masking, NewEvent, Parent, RunRecord } from "../../../contracts/openwop/log.ts";
-import type { Channel, WorkflowDefinition } from "../../../contracts/openwop/workflow.ts";
+import type { Channel, WorkflowDefinition, WorkflowNode } from "../../../contracts/openwop/workflow.ts";
 import { foldEntry } from "../../../contracts/openwop/fold.ts";
 import { isTerminal } from "../../../contracts/openwop/snapshot.ts";
 import { anything, bodyOf, bounded, invalid, object, oneOf, text, texts } from "../body.ts";
@@ -195,13 +195,22 @@ function maskingOf({ metadata }: WorkflowDefinition): Masking {
   return mode === "omit" || mode === "hash" || mode === "passthrough" ? mode : "mask";
 }
 
-function sensitivePorts({ nodes }: WorkflowDefinition): { readonly sensitivePorts?: Record<string, string[]> } {
+/** Output ports that are declared sensitive, and those that repeat what went into a sensitive variable or channel. */
+function sensitivePorts(definition: WorkflowDefinition): { readonly sensitivePorts?: Record<string, string[]> } {
   const ports: Record<string, string[]> = {};
-  for (const { id, outputSensitivity } of nodes) {
-    const hidden = Object.entries(outputSensitivity ?? {}).filter(([, sensitive]) => sensitive);
-    if (hidden.length > 0) ports[id] = hidden.map(([port]) => port);
+  for (const node of definition.nodes) {
+    const hidden = new Set(Object.entries(node.outputSensitivity ?? {}).flatMap(([port, hide]) => (hide ? port : [])));
+    if (repeatsSensitive(definition, node)) hidden.add("value");
+    if (hidden.size > 0) ports[node.id] = [...hidden];
   }
   return Object.keys(ports).length === 0 ? {} : { sensitivePorts: ports };
+}
+
+function repeatsSensitive({ variables, channels = {} }: WorkflowDefinition, { typeId, config }: WorkflowNode): boolean {
+  if (typeId === "core.channelWrite") return channels[textOr(config["channelName"], "")]?.sensitive === true;
+  if (typeId !== "core.setVariable" && typeId !== "core.getVariable") return false;
+  const name = textOr(config["name"] ?? config["variableName"], "");
+  return variables.some((variable) => variable.name === name && variable.sensitive === true);
 }
 
 /** Node types of capabilities this host does not have: refused, never replaced by something else (OpenWOP, core node types). */
