@@ -2,7 +2,7 @@
  * Tools that change the machine, on a machine in a box (box.ts) with real programs: systemd, nft, apt and control groups. What each did is
  * looked at with the same programs, without the tools.
  */
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { hasApt, hasSystemd, noBox, programs, startBox, type Box } from "./box.ts";
 
 interface ThereAndBack {
@@ -14,11 +14,16 @@ interface ThereAndBack {
 }
 type Found = Readonly<Record<string, ThereAndBack & Readonly<Record<string, unknown>>>>;
 
-const no = await noBox();
+let no = await noBox();
 const nft = no === undefined ? await programs({ nft: "nftables" }) : undefined;
 const podman = no === undefined ? await programs({ podman: "podman", conmon: "conmon", crun: "crun" }) : undefined;
 const [systemd, apt] = [await hasSystemd(), await hasApt()];
 let box: Box;
+try {
+  if (no === undefined) box = await startBox({ ...nft, ...podman });
+} catch (thrown) {
+  no = `it did not come up (${String(thrown)})`;
+}
 
 /** What a scenario found. */
 const scenario = async (name: string): Promise<Found> => JSON.parse(await box.script("scenario.ts", [name])) as Found;
@@ -35,10 +40,7 @@ const says = (text: string): unknown => expect.stringContaining(text);
 const changed = { error: says("has changed since") };
 
 describe.runIf(no === undefined)(`in a box${no === undefined ? "" : `: none here, ${no}`}`, () => {
-  beforeAll(async () => {
-    box = await startBox({ ...nft, ...podman });
-  }, 120_000);
-  afterAll(() => box?.[Symbol.asyncDispose]());
+  afterAll(() => box[Symbol.asyncDispose](), 60_000);
 
   test.runIf(systemd)(
     "services: started, stopped, restarted and back; what was changed since stays, unless forced",
