@@ -4,7 +4,8 @@
  * A1 A write is accepted when the log has it. It is indexed at once when that works, and by the tail of the log otherwise.
  * A2 A search answers from a complete index or not at all: while the tail is behind it waits, and says how far it is when it cannot.
  *    Where each worker has an index of its own, it waits for what the others wrote (current.ts).
- * A3 Texts are embedded once: the tail leaves alone what is being indexed by a call, and what is in the index already.
+ * A3 Texts are embedded once: the tail leaves alone what is being indexed by a call, and what is in the index already; a call leaves to a tail that is
+ *    behind what it has to bring anyway.
  */
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
@@ -89,7 +90,7 @@ export class Archive {
   /** Indexes a record that is in the log (A1); `fresh` when it cannot be in the index yet. True when it is in the index now. */
   async put(record: Logged, fresh = true): Promise<boolean> {
     const doc = docOf(record);
-    if (doc === undefined) return false;
+    if (doc === undefined || (!fresh && this.#progress !== undefined)) return false;
     const patience = AbortSignal.timeout(this.#options.indexWaitMs);
     const work = before(patience, fresh ? this.index([doc], patience) : this.apply([record], patience));
     const settled = work.catch(() => undefined);

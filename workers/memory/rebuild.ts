@@ -112,6 +112,7 @@ export function archiveProjection(archive: Archive, { log, clock, logger, bury }
     async build() {
       const { last } = await log.bounds("MEMORY");
       let done = 0;
+      archive.report({ done, total: last });
       for await (const batch of batches(
         log.read({ stream: "MEMORY", subjects, latest: true, signal: archive.renewed }),
       )) {
