@@ -45,9 +45,10 @@ async function delivery(ctx: BenchContext): Promise<Row[]> {
 
 /** What a worker pays that has never seen a run: its whole log. Beside it what a snapshot in Redis would cost. */
 async function cold(ctx: BenchContext): Promise<Row[]> {
-  const { servers, login } = await stackOf(ctx);
+  const stack = await stackOf(ctx);
+  const { servers } = stack;
   const load = await ctx.peer("runsfold.ts", {
-    env: { ...login("operator"), REDIS_URL: servers.redis.url },
+    env: { ...stack.login("operator"), REDIS_URL: servers.redis.url },
   });
   const rows: Row[] = [];
   for (const [events, count] of [
