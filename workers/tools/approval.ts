@@ -72,7 +72,12 @@ export class Approvals {
     const now = this.#clock.now();
     if (found === undefined || found.status === "used" || (found.status === "denied" && found.expires_at <= now)) {
       const asked = this.#ask(journey, hash);
-      await this.#bucket.put(key, asked, revision).catch(ignoreConflict);
+      try {
+        await this.#bucket.put(key, asked, revision);
+      } catch (thrown) {
+        ignoreConflict(thrown);
+        return this.admit(journey); // somebody else asked first
+      }
       const used = found?.status === "used" ? ` (approval ${found.approval_id} was already used)` : "";
       return { refusal: `Confirmation required: approval ${asked.approval_id} is pending${used}` };
     }

@@ -145,7 +145,13 @@ test("a replayed approval", async () => {
   const answers = await Promise.all(Array.from({ length: 8 }, call));
   expect(answers.filter(({ success }) => success).length).toBe(1);
   await chmod(path, 0o600);
-  expect(await call()).toMatchObject({ success: false, error: says("was already used") });
+  // Of the seven some came second, and some found the approval used and asked for another: so does this one, or it finds that one.
+  const again = await call();
+  expect(again.success).toBe(false);
+  const asked = /approval (\S+) is pending/.exec(again.error)?.[1];
+  expect([id, undefined]).not.toContain(asked);
+  for (const { success, error } of answers.filter((one) => !one.success))
+    expect([success, error]).toEqual([false, expect.stringMatching(/was already used|is pending/)]);
   await expect(decide()).rejects.toMatchObject({
     code: expect.stringMatching(/failed_precondition|not_found/) as string,
   });
@@ -209,7 +215,7 @@ test("handlers whose output violates its schema, is too deep, or never comes", a
     },
   });
   await handler.flush();
-  const tool = { name: "bad.odd", output_schema: '{"type":"object","required":["echo"]}', timeout_ms: 700 };
+  const tool = { name: "bad.odd", output_schema: '{"type":"object","required":["echo"]}', timeout_ms: 2_000 };
   expect(await bed.rpc("register", { tool, handler_address: "nats:beamline.ext.tools.odd" })).toEqual({
     accepted: true,
   });
@@ -218,7 +224,7 @@ test("handlers whose output violates its schema, is too deep, or never comes", a
     ["[1]", "does not match its schema"],
     ["no json", "JSON"],
     [`{"echo":${"[".repeat(50_000)}${"]".repeat(50_000)}}`, "nested deeper than 128 levels"],
-    ["", "timed out after 700 ms"],
+    ["", "timed out after 2000 ms"],
   ] as const) {
     output = sent;
     await refused("bad.odd", {}, text);
