@@ -167,6 +167,7 @@ describe("a subject of its own", () => {
       });
       expect(await about(world.bus, "EXEC", GPU, id)).toHaveLength(2);
       expect(await about(world.bus, "EXEC", ASSIGN, id)).toEqual([]);
+      await usageFor(world.bus, id);
       expect(await about(world.bus, "USAGE", "beamline.usage.v1.metered", id)).toHaveLength(1);
     },
   );
