@@ -11,6 +11,7 @@ import { startServers, type LocalServers, type NatsUser } from "../../deploy/loc
 import { openEdge } from "../../edge/edge.ts";
 import { Scope } from "../../runtime/lifecycle.ts";
 import { openWorkers } from "../../workers/main.ts";
+import { startCluster, type Node } from "./cluster.ts";
 import { until } from "./until.ts";
 
 export const ADMIN_KEY = "test-admin-key";
@@ -20,12 +21,16 @@ export interface WorldOptions {
   /** Each worker and the edge in a process of its own, so that they can be killed. Default: all in this one. */
   readonly processes?: boolean;
   readonly env?: Readonly<Record<string, string>>;
+  /** Three NATS servers of one cluster instead of one server. */
+  readonly cluster?: boolean;
   /** As shipped (`always`) where durability is the subject; faster otherwise. */
   readonly syncInterval?: string;
 }
 
 export interface World extends AsyncDisposable {
   readonly servers: LocalServers;
+  /** The servers of the cluster, if it is one. */
+  readonly nodes: readonly Node[];
   /** `host:port` of the edge. */
   readonly grpc: string;
   readonly http: string;
@@ -54,9 +59,11 @@ export interface Running {
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const { workers = [], processes = false } = options;
   const dataDir = await mkdtemp(join(tmpdir(), "beamline-world-"));
+  const cluster = options.cluster === true ? await startCluster(dataDir) : undefined;
   const servers = await startServers({
     dataDir,
     ports: "free",
+    ...(cluster !== undefined && { natsUrl: cluster.url }),
     ...(options.syncInterval !== undefined && { syncInterval: options.syncInterval }),
   });
   const running: Running[] = [];
@@ -96,6 +103,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     await Promise.all(connections.map((bus) => bus.close()));
     await Promise.all(running.map((one) => one.stop()));
     await servers.stop();
+    await cluster?.[Symbol.asyncDispose]();
     await rm(dataDir, { recursive: true, force: true });
   };
   try {
@@ -129,7 +137,20 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     const bus = await connect("operator");
     const caller = new Caller(await connect("publisher"));
     await isReady(http);
-    return { servers, grpc, http, bus, caller, connect, startWorker, edge, startEdge, [Symbol.asyncDispose]: stop };
+    const nodes = cluster?.nodes ?? [];
+    return {
+      servers,
+      nodes,
+      grpc,
+      http,
+      bus,
+      caller,
+      connect,
+      startWorker,
+      edge,
+      startEdge,
+      [Symbol.asyncDispose]: stop,
+    };
   } catch (error) {
     await stop();
     throw error;
