@@ -260,9 +260,11 @@ const changes: Readonly<Record<string, Change>> = {
     state.decisions++;
     state.orchestrator ??= { agentId: payload["agentId"] };
   },
-  "provider.usage"(state, payload) {
-    const before = state.usage ?? { usd: 0, input: 0, output: 0, provider: "", model: "" };
+  "provider.usage"(state, payload, event) {
+    const before = state.usage ?? { usd: 0, input: 0, output: 0, provider: "", model: "", durationMs: 0 };
+    const since = Date.parse(state.nodes.get(event.nodeId ?? "")?.startedAt ?? "");
     state.usage = {
+      durationMs: before.durationMs + Math.max(0, (Date.parse(event.timestamp) || 0) - since || 0),
       usd: before.usd + numberOr(payload["costEstimateUsd"], 0),
       input: before.input + numberOr(payload["inputTokens"], 0),
       output: before.output + numberOr(payload["outputTokens"], 0),

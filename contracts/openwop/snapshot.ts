@@ -92,8 +92,14 @@ export function snapshotOf(state: RunState): Json {
   };
 }
 
-function costOf({ usd, input, output, provider, model }: NonNullable<RunState["usage"]>): Json {
-  return { usd, tokens: { input, output }, ...(model !== "" && { model }), ...(provider !== "" && { provider }) };
+function costOf({ usd, input, output, provider, model, durationMs }: NonNullable<RunState["usage"]>): Json {
+  return {
+    usd,
+    tokens: { input, output },
+    ...(model !== "" && { model }),
+    ...(provider !== "" && { provider }),
+    duration_ms: durationMs,
+  };
 }
 
 function shownError({ error }: RunState): Json {

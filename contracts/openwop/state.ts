@@ -115,7 +115,17 @@ export interface RunState {
   /** The newest decision of the supervisor, and the id of the event that told it. */
   decision?: { readonly value: Json; readonly eventId: string; readonly nodeId: string; readonly sequence: number };
   decisions: number;
-  usage: { usd: number; input: number; output: number; provider: string; model: string } | undefined;
+  usage:
+    | {
+        usd: number;
+        input: number;
+        output: number;
+        provider: string;
+        model: string;
+        /** Time of the nodes that asked models, milliseconds. */
+        durationMs: number;
+      }
+    | undefined;
 }
 
 export function parentOf(state: RunState): Parent | undefined {

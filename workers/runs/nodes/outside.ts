@@ -1,13 +1,14 @@
 /** Node types that reach outside: each call is an effect of the invocation log. */
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { header, type Headers } from "../../../contracts/headers.ts";
+import type { Headers } from "../../../contracts/headers.ts";
 import { isObject, numberOr, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
 import type { Egress } from "../../../runtime/egress.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Artifacts } from "../artifacts.ts";
-import { completed, failed, type NodeCall, type NodeResult, type NodeType } from "../nodetype.ts";
+import { completed, failed, type NodeCall, type NodeType } from "../nodetype.ts";
 import { needsText } from "./basic.ts";
-import { mockOf, tellChunk } from "./mock.ts";
+import { headersOf } from "./headers.ts";
+import { callPrompt } from "./prompt.ts";
 
 export interface Outside {
   readonly egress: Egress;
@@ -17,6 +18,7 @@ export interface Outside {
   request(subject: string, body: Json, headers: Headers, timeoutMs: number, signal: AbortSignal): Promise<Json>;
   /** A call whose answer comes in pieces. */
   stream(subject: string, body: Json, headers: Headers, timeoutMs: number, signal: AbortSignal): AsyncIterable<Json>;
+  /** What a model call used; `usd` is an estimate, 0 when nobody knows the price. */
   tokens(provider: string, input: number, output: number, usd: number): void;
 }
 
@@ -124,15 +126,6 @@ export function outsideNodes(outside: Outside): readonly NodeType[] {
     check: (node, field) => needsText(node.config, field, "tool", "toolName"),
   };
 
-  /** A model call: `config {prompt, systemPrompt?, model?, maxTokens?, temperature?, expectsStreaming?}`, overridden by the run's options. */
-  const callPrompt: NodeType = {
-    typeId: "core.ai.callPrompt",
-    mode: "task",
-    run(call) {
-      return mockOf(call, outside.clock) ?? infer(call, outside, ask);
-    },
-  };
-
   const search: NodeType = {
     typeId: "core.memory.search",
     mode: "task",
@@ -226,81 +219,11 @@ export function outsideNodes(outside: Outside): readonly NodeType[] {
     },
   };
 
-  return [http, tool, callPrompt, search, add, decide, artifact];
+  return [http, tool, callPrompt(outside, ask), search, add, decide, artifact];
 }
 
-type Ask = (call: NodeCall, subject: string, body: Json, invocationId: string) => Promise<Json>;
-
-async function infer(call: NodeCall, outside: Outside, ask: Ask): Promise<NodeResult> {
-  const { config, inputs, state, node } = call;
-  const options = state.record.configurable;
-  const overrides = objectOr(options["promptOverrides"]);
-  const prompt = textOr(
-    overrides[node.id] ?? inputs["prompt"] ?? inputs["input"] ?? config["prompt"] ?? config["userPrompt"],
-    "",
-  );
-  const body = {
-    model: textOr(options["ai.model"] ?? options["model"] ?? config["model"], ""),
-    prompt,
-    system_prompt: textOr(config["systemPrompt"], ""),
-    max_tokens: numberOr(options["maxTokens"], numberOr(config["maxTokens"], 512)),
-    temperature: numberOr(options["temperature"], numberOr(config["temperature"], 0.7)),
-    intelligence_level: textOr(config["intelligenceLevel"], ""),
-    requesting_agent: textOr(node.agent?.agentId, `run:${state.record.workflowId}`),
-    task_id: state.record.runId,
-  };
-  const streamed = config["expectsStreaming"] === true;
-  const answer = await call.effect({ provider: "ai", idempotent: false }, async (id): Promise<Json> => {
-    if (!streamed) return ask(call, "aios.runtime.v1.infer", body, id);
-    let text = "";
-    for await (const piece of outside.stream(
-      "aios.runtime.v1.stream_infer",
-      body,
-      headersOf(call, id),
-      numberOr(config["timeoutMs"], 120_000),
-      call.signal,
-    )) {
-      const chunk = textOr(piece["text"], "");
-      text += chunk;
-      const isLast = piece["done"] === true;
-      tellChunk(call, chunk, isLast, isLast ? { finishReason: "stop" } : {});
-      if (isLast) break;
-    }
-    return { text };
-  });
-  const text = textOr(answer["text"], "");
-  const used = numberOr(answer["tokens_used"], 0);
-  const model = textOr(answer["model_used"], body.model);
-  if (used > 0) outside.tokens("ai", 0, used, 0);
-  const usage = {
-    type: "provider.usage",
-    nodeId: node.id,
-    payload: {
-      provider: textOr(answer["provider"], "aios"),
-      model: model === "" ? "default" : model,
-      inputTokens: 0,
-      outputTokens: used,
-      totalTokens: used,
-      nodeId: node.id,
-    },
-  };
-  return {
-    kind: "completed",
-    outputs: { text, output: text, model, tokensUsed: used },
-    ...(used > 0 && { events: [usage] }),
-  };
-}
-
-function headersOf(call: NodeCall, invocationId: string): Headers {
-  const { owner } = call.state.record;
-  return {
-    [header.tenantId]: owner.tenant,
-    [header.principal]: owner.principal ?? `run:${call.state.record.runId}`,
-    [header.scopes]: "*",
-    [header.traceparent]: call.traceparent,
-    [header.idempotencyKey]: invocationId,
-  };
-}
+/** Asks another worker, for a node. */
+export type Ask = (call: NodeCall, subject: string, body: Json, invocationId: string) => Promise<Json>;
 
 function textsOf(value: unknown): Record<string, string> {
   return Object.fromEntries(Object.entries(objectOr(value)).map(([name, one]) => [name, String(one)]));
