@@ -12,7 +12,7 @@
  */
 import { randomFillSync } from "node:crypto";
 import { context, SpanKind, SpanStatusCode, trace, TraceFlags } from "@opentelemetry/api";
-import type { Attributes, Span, Tracer } from "@opentelemetry/api";
+import type { Attributes, Span, SpanContext, SpanOptions, Tracer } from "@opentelemetry/api";
 import { errorType, redactErrorText } from "./redact.ts";
 
 export { SpanKind };
@@ -105,6 +105,14 @@ export function spanIdOf(traceparent: string): string {
   return traceparent.slice(36, 52);
 }
 
+/** What a span may have besides. */
+export interface SpanMore {
+  /** Traceparents of recorded spans it belongs with and does not hang below. */
+  readonly links?: readonly string[];
+  /** When it began, epoch milliseconds: for what is only known to have been one thing when it is over. Now when absent. */
+  readonly since?: number;
+}
+
 /**
  * Runs `fn` inside a span when the call is sampled, and just runs it otherwise. `fn` gets the traceparent to send on
  * and the span, if there is one. The span ends when `fn` returns, or when the promise it returned settles; what it
@@ -118,35 +126,29 @@ export function withSpan<T>(
   attributes: Attributes | (() => Attributes) | undefined,
   fn: (traceparent: string, span: Span | undefined) => T,
   kind: SpanKind = SpanKind.INTERNAL,
+  { links, since }: SpanMore = {},
 ): T {
   if (traceparent === undefined) traceparent = newTraceparent();
   if (recording === undefined || !sampledParent(traceparent)) return fn(traceparent, undefined);
-  return recorded(
-    recording.tracer,
-    name,
-    traceparent,
-    typeof attributes === "function" ? attributes() : attributes,
-    fn,
+  const options: SpanOptions = {
     kind,
-  );
+    attributes: (typeof attributes === "function" ? attributes() : attributes) ?? {},
+    ...(links !== undefined && { links: links.map((link) => ({ context: contextOf(link) })) }),
+    ...(since !== undefined && { startTime: since }),
+  };
+  return recorded(recording.tracer, name, traceparent, options, fn);
 }
 
 function recorded<T>(
   tracer: Tracer,
   name: string,
   traceparent: string,
-  attributes: Attributes = {},
+  options: SpanOptions,
   fn: (traceparent: string, span: Span) => T,
-  kind: SpanKind,
 ): T {
-  const caller = {
-    traceId: traceIdOf(traceparent),
-    spanId: spanIdOf(traceparent),
-    traceFlags: TraceFlags.SAMPLED,
-    isRemote: true,
-  };
+  const caller = contextOf(traceparent);
   const parent = trace.setSpanContext(context.active(), caller);
-  const span = tracer.startSpan(name, { kind, attributes }, parent);
+  const span = tracer.startSpan(name, options, parent);
   const onward = `00-${caller.traceId}-${span.spanContext().spanId}-01`;
   try {
     const result = context.with(trace.setSpan(parent, span), fn, undefined, onward, span);
@@ -161,6 +163,16 @@ function recorded<T>(
     failed(span, error);
     throw error;
   }
+}
+
+/** A sampled span elsewhere. */
+function contextOf(traceparent: string): SpanContext {
+  return {
+    traceId: traceIdOf(traceparent),
+    spanId: spanIdOf(traceparent),
+    traceFlags: TraceFlags.SAMPLED,
+    isRemote: true,
+  };
 }
 
 function failed(span: Span, error: unknown): void {

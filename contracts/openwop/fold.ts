@@ -38,6 +38,7 @@ export function foldEntry(state: RunState | undefined, entry: LogEntry): RunStat
   const folded = state ?? (entry.run === undefined ? undefined : initialState(entry.run));
   if (folded === undefined) throw new Error("a log that does not begin with its run");
   if (entry.control !== undefined && folded.status === "running") folded.pausing = entry.control;
+  if (entry.span !== undefined) folded.span ??= entry.span;
   for (const event of entry.events) apply(folded, event, entry.real?.[event.sequence]);
   return folded;
 }

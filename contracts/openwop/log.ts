@@ -88,6 +88,8 @@ export interface RunRecord {
   readonly test?: boolean;
   readonly engineVersion: number;
   readonly traceparent: string;
+  /** Of a fork: traceparent of the span its source was recorded under, if it was. */
+  readonly sourceSpan?: string;
 }
 
 export type Masking = "mask" | "omit" | "hash" | "passthrough";
@@ -97,6 +99,8 @@ export interface LogEntry {
   /** In a run's first entry alone. */
   readonly run?: RunRecord;
   readonly events: readonly RunEvent[];
+  /** Traceparent of the span the run is recorded under, in the first entry written below it. */
+  readonly span?: string;
   /** A wish that takes effect later, when it becomes an event. */
   readonly control?: Control;
   /** Unmasked payloads by sequence, where the event's own is masked. For the engine; never shown. */

@@ -110,6 +110,8 @@ export interface RunState {
   /** Pinned versions of changes (OpenWOP, version axes). */
   readonly pins: Record<string, number>;
   executions: number;
+  /** Traceparent of the span of the run's first stretch, when it is recorded. */
+  span?: string;
   orchestrator?: Json;
   agent?: Json;
   /** The newest decision of the supervisor, and the id of the event that told it. */

@@ -6,10 +6,13 @@ import { loadConfig } from "../../runtime/config.ts";
 import { processSettings } from "../../runtime/settings.ts";
 import { InMemorySpanExporter, startTelemetry, type Telemetry } from "../../runtime/telemetry.ts";
 import type { Recorded } from "../../runtime/metrics.ts";
+import { newTraceparent, traceIdOf } from "../../runtime/trace.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { startHost, type Host } from "./host.ts";
 import { edge, node, workflow } from "./workflow.kit.ts";
+
+type ReadableSpan = ReturnType<InMemorySpanExporter["getFinishedSpans"]>[number];
 
 const exporter = new InMemorySpanExporter();
 const lines: Record<string, unknown>[] = [];
@@ -158,6 +161,91 @@ verifies("one-trace", "a sampled run: its spans, their parents and their attribu
     "openwop.event_seq": expect.any(Number),
   });
   expect(JSON.stringify(spans.map(({ attributes }) => attributes))).not.toContain(SECRET);
+});
+
+/** A fresh sampled trace, and its spans with this name of a run once there are `count`. */
+function sampled(): {
+  readonly traceparent: string;
+  named(this: void, name: string, runId: string, count: number): Promise<ReadableSpan[]>;
+} {
+  const traceparent = newTraceparent(true);
+  return {
+    traceparent,
+    named: (name, runId, count) =>
+      until(() => {
+        const found = exporter
+          .getFinishedSpans()
+          .filter((span) => span.name === name && span.attributes["openwop.run_id"] === runId)
+          .filter((span) => span.spanContext().traceId === traceIdOf(traceparent));
+        return found.length >= count && found;
+      }, `${count} spans ${name}`),
+  };
+}
+
+const startedAs = async (workflowId: string, traceparent: string): Promise<string> =>
+  (await host.rest("POST", "/v1/runs", { workflowId }, { traceparent })).body.runId as string;
+
+const millis = ([seconds, nanos]: readonly [number, number]): number => seconds * 1_000 + nanos / 1_000_000;
+
+test("the span of a question goes from its asking to what ended it: an answer, its deadline, the end of its run", async () => {
+  const { traceparent, named } = sampled();
+  const answered = await startedAs("conformance-approval", traceparent);
+  const cancelled = await startedAs("conformance-clarification", traceparent);
+  const late = await startedAs("conformance-approval-timeout", traceparent);
+  await host.reaches(answered, "waiting-approval");
+  await host.reaches(cancelled, "waiting-input");
+  expect(await named("openwop.interrupt", answered, 0)).toEqual([]);
+  await host.rest("POST", `/v1/runs/${answered}/interrupts/gate`, { resumeValue: { action: "accept" } });
+  await host.rest("POST", `/v1/runs/${cancelled}/cancel`);
+  await host.reaches(answered, "completed");
+  await host.reaches(late, "failed");
+  for (const [runId, kind, last] of [
+    [answered, "approval", "interrupt.resolved"],
+    [cancelled, "clarification", "run.cancelled"],
+    [late, "approval", "interrupt.resolved"],
+  ] as const) {
+    const [span, ...others] = await named("openwop.interrupt", runId, 1);
+    expect(others).toEqual([]);
+    const runs = await named("openwop.run", runId, 1);
+    expect(runs.map((one) => one.spanContext().spanId)).toContain(span?.parentSpanContext?.spanId);
+    const events = await host.events(runId);
+    const at = (type: string): number => Date.parse(events.find((one) => one.type === type)?.timestamp ?? "");
+    expect(span?.attributes).toMatchObject({
+      "openwop.interrupt_kind": kind,
+      "openwop.interrupt_id": expect.any(String),
+      "openwop.interrupt_count": 1,
+    });
+    expect(millis(span?.startTime ?? [0, 0])).toBe(at("interrupt.requested"));
+    const asked = events.find(({ type }) => type === "interrupt.requested")?.payload;
+    const timeoutMs = (asked as { timeoutMs?: number } | undefined)?.timeoutMs ?? 0;
+    const over = runId === late ? at("interrupt.requested") + timeoutMs : at(last);
+    expect(over).toBeGreaterThan(0);
+    expect(millis(span?.endTime ?? [0, 0])).toBeGreaterThanOrEqual(over);
+  }
+});
+
+test("the span of a fork links to the span of its source, in whatever trace it is; without a source there is no link", async () => {
+  const source = sampled();
+  const runId = await startedAs("conformance-approval", source.traceparent);
+  await host.reaches(runId, "waiting-approval");
+  const [first] = await source.named("openwop.run", runId, 1);
+  await host.rest("POST", `/v1/runs/${runId}/interrupts/gate`, { resumeValue: { action: "accept" } });
+  await host.reaches(runId, "completed");
+  expect(first?.links).toEqual([]);
+  for (const body of [{ mode: "replay" }, { mode: "branch", fromSeq: 1 }]) {
+    const own = sampled();
+    const fork = await host.rest("POST", `/v1/runs/${runId}:fork`, body, { traceparent: own.traceparent });
+    await host.reaches(fork.body.runId, "completed", "waiting-approval");
+    const [span] = await own.named("openwop.run", fork.body.runId, 1);
+    expect(span?.links.map(({ context }) => [context.traceId, context.spanId])).toEqual([
+      [traceIdOf(source.traceparent), first?.spanContext().spanId],
+    ]);
+    expect(span?.attributes).toMatchObject({
+      "openwop.replay.source_run_id": runId,
+      "openwop.replay.mode": body.mode,
+      "openwop.replay.from_seq": body.fromSeq ?? 0,
+    });
+  }
 });
 
 test("a line of the log for each end, and no secret in any line", async () => {

@@ -162,7 +162,7 @@ export class Activation {
       return true;
     }
     for (const event of expireInterrupts(this.#state, now)) {
-      this.#measures.expired(this.#state, event, now);
+      this.#measures.resolved(this.#state, event, now);
       this.#session.emit(event);
     }
     for (const task of this.#tasks.values()) if (task.result !== undefined) this.#settle(task.nodeId, task.result);
@@ -355,11 +355,14 @@ export class Activation {
     const now = this.#now();
     const rules = { maxRetries, backoffMs, now, id: () => this.#ports.ids.v7() };
     const events = resultEvents(this.#state, own, result, rules);
-    this.#measures.told(this.#state, own, events, now, this.#traceparent);
+    this.#measures.told(this.#state, own, events, now);
     for (const event of events) this.#session.emit(event);
     if (result.kind === "asks" && this.#source.length > 0) {
       const { interruptId = "" } = own;
-      for (const event of recordedAnswers(this.#source, nodeId, own.executions, interruptId)) this.#session.emit(event);
+      for (const event of recordedAnswers(this.#source, nodeId, own.executions, interruptId)) {
+        this.#measures.resolved(this.#state, event, now);
+        this.#session.emit(event);
+      }
     }
   }
 

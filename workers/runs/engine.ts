@@ -13,7 +13,7 @@ import { isTerminal } from "../../contracts/openwop/snapshot.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
-import { withSpan } from "../../runtime/trace.ts";
+import { SpanKind, withSpan } from "../../runtime/trace.ts";
 import type { ActivationPorts } from "./activation.ports.ts";
 import { Activation } from "./activation.ts";
 import type { Definitions } from "./definitions.ts";
@@ -154,9 +154,12 @@ export class Engine {
           record.traceparent,
           () => runAttributes(record, graph.definition),
           async (onward, span) => {
+            if (span !== undefined) session.recordedUnder(onward);
             await activation.run(wake.redelivered, wake.signal, onward, span);
             span?.setAttributes(costAttributes(session.state));
           },
+          SpanKind.INTERNAL,
+          record.sourceSpan === undefined ? {} : { links: [record.sourceSpan] },
         );
         // Who cancelled it has said so.
         if (isTerminal(session.state) && session.state.status !== "cancelled") ended(this.#ports, session.state);

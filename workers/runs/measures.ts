@@ -3,9 +3,10 @@ import { objectOr } from "../../contracts/openwop/json.ts";
 import type { NewEvent } from "../../contracts/openwop/log.ts";
 import type { NodeState, RunState } from "../../contracts/openwop/state.ts";
 import type { Logger } from "../../runtime/log.ts";
-import { withSpan, type Attributes, type Span } from "../../runtime/trace.ts";
+import type { Span } from "../../runtime/trace.ts";
 import type { RunMetrics } from "./metrics.ts";
-import { baseAttributes, capAttributes } from "./spans.ts";
+import { capAttributes } from "./spans.ts";
+import { suspended } from "./suspension.ts";
 
 export class Measures {
   readonly #metrics: RunMetrics;
@@ -17,13 +18,7 @@ export class Measures {
   }
 
   /** What came of an attempt of a node: its events, before they are folded. */
-  told(
-    { record, interrupts }: RunState,
-    own: NodeState,
-    events: readonly NewEvent[],
-    now: number,
-    parent: string,
-  ): void {
+  told({ record }: RunState, own: NodeState, events: readonly NewEvent[], now: number): void {
     for (const { type, payload } of events) {
       if (type === "node.retried") this.#metrics.attempt(own, "retried");
       if (type === "node.completed" || type === "node.failed") {
@@ -41,15 +36,7 @@ export class Measures {
         }
       }
       if (type !== "node.suspended") continue;
-      const { kind, interruptId } = objectOr(payload);
-      this.#metrics.asked(String(kind));
-      const attributes = (): Attributes => ({
-        ...baseAttributes(record),
-        "openwop.interrupt_kind": String(kind),
-        "openwop.interrupt_id": String(interruptId),
-        "openwop.interrupt_count": interrupts.size + 1,
-      });
-      withSpan("openwop.interrupt", parent, attributes, () => undefined);
+      this.#metrics.asked(String(objectOr(payload)["kind"]));
     }
   }
 
@@ -61,11 +48,12 @@ export class Measures {
     span?.setAttributes(capAttributes(String(kind), limit, observed));
   }
 
-  /** A question nobody answered in time. */
-  expired({ interrupts }: RunState, { type, payload }: NewEvent, now: number): void {
+  /** A question nobody answered in time, or that a replay has the answer to: its events, before they are folded. */
+  resolved(state: RunState, { type, payload }: NewEvent, now: number): void {
     if (type !== "interrupt.resolved") return;
-    const { interruptId, kind } = objectOr(payload);
-    const asked = interrupts.get(String(interruptId))?.requestedAt ?? "";
-    this.#metrics.answered(String(kind), "running", Math.max(0, now - Date.parse(asked)) / 1_000);
+    const interrupt = state.interrupts.get(String(objectOr(payload)["interruptId"]));
+    if (interrupt === undefined) return;
+    this.#metrics.answered(interrupt.kind, "running", Math.max(0, now - Date.parse(interrupt.requestedAt)) / 1_000);
+    suspended(state, interrupt);
   }
 }

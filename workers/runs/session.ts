@@ -39,6 +39,7 @@ export class Session {
   #streamSeq: number;
   #pending: RunEvent[] = [];
   #flushing: Promise<void> | undefined;
+  #span: string | undefined;
 
   constructor(log: RunLog, state: RunState, streamSeq: number) {
     this.#log = log;
@@ -83,6 +84,11 @@ export class Session {
     return { state: this.#state, streamSeq: this.#streamSeq };
   }
 
+  /** The traceparent of the span it is recorded under: the log keeps the first one. */
+  recordedUnder(traceparent: string): void {
+    this.#span = traceparent;
+  }
+
   /** Adds an event (S1). */
   emit(event: NewEvent): RunEvent {
     const made = this.#log.event(this.#state.record, this.#state.sequence + 1, this.#state.lastAt, event);
@@ -103,13 +109,14 @@ export class Session {
     for (let conflicts = 0; this.#pending.length > 0; conflicts++) {
       const events = this.#pending;
       this.#pending = [];
+      const { record, span = this.#span } = this.#state;
+      const entry = {
+        ...entryOf(record, events),
+        ...(this.#state.span === undefined && span !== undefined && { span }),
+      };
       try {
-        this.#streamSeq = await this.#log.append(
-          this.#state.record,
-          this.#streamSeq,
-          entryOf(this.#state.record, events),
-          "step",
-        );
+        this.#streamSeq = await this.#log.append(record, this.#streamSeq, entry, "step");
+        if (span !== undefined) this.#state.span = span;
       } catch (thrown) {
         const conflict = thrown instanceof BeamlineError && thrown.code === "aborted" && conflicts < MAX_CONFLICTS;
         if (!conflict) throw thrown;

@@ -3,6 +3,7 @@ import { BeamlineError } from "../../../contracts/errors.ts";
 import { objectOr, type Json } from "../../../contracts/openwop/json.ts";
 import { foldEntry } from "../../../contracts/openwop/fold.ts";
 import type { LogEntry, RunEvent, RunRecord } from "../../../contracts/openwop/log.ts";
+import type { RunState } from "../../../contracts/openwop/state.ts";
 import { statusOf } from "../../../contracts/openwop/snapshot.ts";
 import { bodyOf, bounded, invalid, object, oneOf, text, texts, wholeNumber } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
@@ -37,7 +38,7 @@ export async function forkRun(ports: RunsPorts, asker: Asker, sourceRunId: strin
         },
       );
     }
-    const record = await forkedRecord(ports, asker, state.record, overlay, { runId, sourceRunId, fromSeq, mode });
+    const record = await forkedRecord(ports, asker, state, overlay, { runId, sourceRunId, fromSeq, mode });
     let status = "running";
     if (fromSeq === 0) await begin(ports, record, "rest");
     else status = await copyPrefix(ports, asker.tenant, sourceRunId, record, fromSeq);
@@ -57,7 +58,7 @@ interface Fork {
 async function forkedRecord(
   ports: RunsPorts,
   asker: Asker,
-  source: RunRecord,
+  { record: source, span }: RunState,
   overlay: Json,
   { runId, sourceRunId, fromSeq, mode }: Fork,
 ): Promise<RunRecord> {
@@ -70,7 +71,7 @@ async function forkedRecord(
   const { definition } = await ports.definitions.graph(source.definition);
   if (changed["configurable"] !== undefined) checkConfigurable(ports, asker, definition, configurable);
   const effectsOf = source.fork?.mode === "replay" ? source.fork.effectsOf : sourceRunId;
-  const { parent: _parent, ...kept } = source;
+  const { parent: _parent, sourceSpan: _sourceSpan, ...kept } = source;
   return {
     ...kept,
     runId,
@@ -78,6 +79,7 @@ async function forkedRecord(
     ...(changed["tags"] !== undefined && { tags: changed["tags"] as readonly string[] }),
     ...(changed["metadata"] !== undefined && { metadata: objectOr(changed["metadata"]) }),
     traceparent: asker.traceparent,
+    ...(span !== undefined && { sourceSpan: span }),
     fork: { sourceRunId, fromSeq, mode, effectsOf },
   };
 }

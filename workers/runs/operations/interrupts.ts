@@ -9,6 +9,7 @@ import { permit, type Answer, type Asker } from "../caller.ts";
 import { conform } from "../configurable.ts";
 import { answersOf, APPROVAL_ACTIONS } from "../nodes/gates.ts";
 import type { RunsPorts } from "../ports.ts";
+import { suspended } from "../suspension.ts";
 import { change } from "./control.ts";
 import { needsCredential } from "./read.ts";
 
@@ -112,6 +113,7 @@ async function resolve(
   });
   // A vote that decides nothing yet is no answer.
   if (question !== undefined && state.interrupts.get(question.interruptId)?.status !== "pending") {
+    suspended(state, question);
     const seconds = Math.max(0, ports.clock.now() - Date.parse(question.requestedAt)) / 1000;
     ports.metrics.answered(question.kind, statusOf(state), seconds);
   }
