@@ -24,6 +24,8 @@ export async function readLog(bus: Bus, tenant: string, runId: string, fromSeq: 
   for await (const message of readStream(bus, RUNS_STREAM, { subject, from: fromSeq })) {
     const entry = parseEntry(message.string());
     if (entry.run !== undefined) checkEngineVersion(entry.run);
+    // A log whose beginning has expired is no log.
+    else if (fromSeq <= 1 && entries.length === 0) return { entries, lastSeq };
     entries.push(entry);
     lastSeq = message.seq;
   }

@@ -5,6 +5,7 @@ import { canonicalJson } from "../../contracts/openwop/json.ts";
 import { buckets, streams } from "../../contracts/streams.ts";
 import { until } from "../kit/until.ts";
 import { bearer, startHost, type Host } from "./host.ts";
+import { profilesOf } from "./profiles.ts";
 import { apply, edge, node, waiting } from "./provoke.ts";
 
 const PATH = "/.well-known/openwop";
@@ -56,6 +57,40 @@ describe("the document", () => {
     expect(Object.keys(claims.limits).toSorted()).toEqual(known.toSorted());
     for (const limit of Object.values(claims.limits)) expect(Number.isInteger(limit)).toBe(true);
     expect([typeof claims.engineVersion, claims.eventLogSchemaVersion]).toEqual(["number", 2]);
+  });
+
+  test("profileDerivation: the profiles that follow from it, over both surfaces, and none from less", async () => {
+    const ours = [
+      "openwop-core",
+      "openwop-interrupts",
+      "openwop-stream-sse",
+      "openwop-stream-poll",
+      "openwop-core-standard",
+      "openwop-fixtures",
+      "openwop-replay-fork",
+      "openwop-production",
+    ];
+    expect(profilesOf(claims)).toEqual(ours);
+    expect(profilesOf((await host.grpc.call("getCapabilities", {}, {})).capabilities)).toEqual(ours);
+    const without = (...names: readonly string[]): string[] => ours.filter((name) => !names.includes(name));
+    const silent = { ...claims, supportedEnvelopes: [] };
+    expect(profilesOf(silent)).toEqual(without("openwop-interrupts", "openwop-core-standard"));
+    const grpcOnly = { ...claims, supportedTransports: ["grpc"] };
+    const overRest = ["openwop-stream-sse", "openwop-stream-poll", "openwop-core-standard"];
+    expect(profilesOf(grpcOnly)).toEqual(without(...overRest));
+    const { supportedTransports: _unsaid, ...unsaid } = claims;
+    expect(profilesOf(unsaid)).toEqual(ours);
+    expect(profilesOf({ ...claims, fixtures: [] })).toEqual(without("openwop-fixtures"));
+    expect(profilesOf({ ...claims, replay: { supported: true, modes: [] } })).toEqual(without("openwop-replay-fork"));
+    expect(profilesOf({ ...claims, production: { supported: false } })).toEqual(without("openwop-production"));
+    for (const broken of [
+      { protocolVersion: "2.0" },
+      { protocolVersion: "1.0.0" },
+      { supportedEnvelopes: "clarification.request" },
+      { schemaVersions: { "clarification.request": -1 } },
+      { limits: { ...claims.limits, schemaRounds: 1.5 } },
+    ])
+      expect(profilesOf({ ...claims, ...broken })).toEqual([]);
   });
 
   test("families that are not served are not named", () => {

@@ -78,6 +78,8 @@ export class RunLog {
         held = current;
         continue;
       }
+      // The beginning has expired, and with it the run.
+      if (current === undefined && stored.entry.run === undefined) return undefined;
       const state = foldEntry(current?.state, stored.entry);
       if (current === undefined) held = { state, streamSeq: stored.streamSeq };
       else {
@@ -93,7 +95,7 @@ export class RunLog {
   /** As `find`; throws `run_not_found`, which is also what another tenant's run is (OpenWOP, tenancy), `engine_version_mismatch`. */
   async get(tenant: string, runId: string): Promise<Held> {
     const held = await this.find(tenant, runId);
-    if (held === undefined) throw new BeamlineError("run_not_found", `there is no run ${runId}`);
+    if (held === undefined) throw noRun(runId);
     checkEngineVersion(held.state.record);
     return held;
   }
@@ -112,7 +114,15 @@ export class RunLog {
     return found;
   }
 
-  /** All events of a run, in order. */
+  /** All events of a run that is there as a whole. Throws `run_not_found` when its log has expired, or the beginning of it has. */
+  async history(tenant: string, runId: string): Promise<RunEvent[]> {
+    const events = await this.events(tenant, runId);
+    if (events[0]?.sequence === 0) return events;
+    this.#cache.delete(`${tenant}\u0000${runId}`);
+    throw noRun(runId);
+  }
+
+  /** All events of a run that are there, in order. */
   async events(tenant: string, runId: string): Promise<RunEvent[]> {
     return (await this.read(tenant, runId, 1)).flatMap(({ entry }) => entry.events);
   }
@@ -218,6 +228,10 @@ export class RunLog {
     const [oldest] = this.#cache.keys();
     if (oldest !== undefined) this.#cache.delete(oldest);
   }
+}
+
+function noRun(runId: string): BeamlineError {
+  return new BeamlineError("run_not_found", `there is no run ${runId}`);
 }
 
 /** An entry of finished events, the sensitive ones masked. */

@@ -67,6 +67,8 @@ export class Session {
     let seq = 0;
     for (const { entry, streamSeq } of await log.read(tenant, runId, 1)) {
       if (entry.run !== undefined) refuseNewer(entry.run);
+      // The beginning has expired, and with it the run.
+      else if (state === undefined) return undefined;
       state = foldEntry(state, entry);
       seq = streamSeq;
     }

@@ -1,6 +1,6 @@
 /** Forks (OpenWOP, fork and replay): a new run that begins with a part of another's log. The source is never touched. */
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { objectOr, type Json } from "../../../contracts/openwop/json.ts";
+import { objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
 import { foldEntry } from "../../../contracts/openwop/fold.ts";
 import type { LogEntry, RunEvent, RunRecord } from "../../../contracts/openwop/log.ts";
 import type { RunState } from "../../../contracts/openwop/state.ts";
@@ -28,6 +28,8 @@ export async function forkRun(ports: RunsPorts, asker: Asker, sourceRunId: strin
       throw invalid("runOptionsOverlay", "must be empty for a replay");
     const fromSeq = typeof body["fromSeq"] === "number" ? body["fromSeq"] : 0;
     const { state } = await ports.log.get(asker.tenant, sourceRunId);
+    // What is in memory may be older than what is kept.
+    const [started] = await ports.log.history(asker.tenant, sourceRunId);
     if (fromSeq > state.sequence) {
       throw new BeamlineError(
         "replay_source_missing",
@@ -40,7 +42,8 @@ export async function forkRun(ports: RunsPorts, asker: Asker, sourceRunId: strin
     }
     const record = await forkedRecord(ports, asker, state, overlay, { runId, sourceRunId, fromSeq, mode });
     let status = "running";
-    if (fromSeq === 0) await begin(ports, record, "rest");
+    // Its first event is to say what its source's says.
+    if (fromSeq === 0) await begin(ports, record, textOr(objectOr(started?.payload)["transport"], ""));
     else status = await copyPrefix(ports, asker.tenant, sourceRunId, record, fromSeq);
     await ports.audit.record(asker, "run.forked", runId, { sourceRunId, fromSeq, mode });
     return { status: 201, body: { ...created(asker, runId, status), sourceRunId, fromSeq, mode } };

@@ -129,7 +129,7 @@ export async function diffRuns({ log }: RunsPorts, asker: Asker, a: string, b: u
   permit(asker, "runs:read");
   if (typeof b !== "string" || b === "") throw invalid("against", "is required");
   const [one, other] = [await log.get(asker.tenant, a), await log.get(asker.tenant, b)];
-  const [left, right] = [await log.events(asker.tenant, a), await log.events(asker.tenant, b)];
+  const [left, right] = [await log.history(asker.tenant, a), await log.history(asker.tenant, b)];
   const eventDiffs: Json[] = [];
   let divergedAtSeq: number | null = null;
   for (let seq = 0; seq < Math.max(left.length, right.length); seq++) {
@@ -193,7 +193,7 @@ const MAX_BUNDLE = 8 * 1024 * 1024;
 export async function debugBundle({ log, host, clock }: RunsPorts, asker: Asker, runId: string): Promise<Answer> {
   permit(asker, "runs:read");
   const { state } = await log.get(asker.tenant, runId);
-  const all = await log.events(asker.tenant, runId);
+  const all = await log.history(asker.tenant, runId);
   const run = {
     ...snapshotOf(state),
     inputs: all[0] !== undefined && isObject(all[0].payload) ? all[0].payload["inputs"] : {},
