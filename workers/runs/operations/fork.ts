@@ -6,6 +6,7 @@ import type { LogEntry, RunEvent, RunRecord } from "../../../contracts/openwop/l
 import type { RunState } from "../../../contracts/openwop/state.ts";
 import { statusOf } from "../../../contracts/openwop/snapshot.ts";
 import { bodyOf, bounded, invalid, object, oneOf, text, texts, wholeNumber } from "../body.ts";
+import { bytesOf } from "../answersize.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
 import { checkConfigurable } from "../configurable.ts";
 import type { RunsPorts } from "../ports.ts";
@@ -106,8 +107,12 @@ async function copyPrefix(
     }
   }
   const entry: LogEntry = { run: record, events, ...(Object.keys(real).length > 0 && { real }) };
-  if (Buffer.byteLength(JSON.stringify(entry)) > MAX_PREFIX)
-    throw new BeamlineError("message_too_large", "the history to copy is too large", { field: "fromSeq" });
+  const bytes = bytesOf(entry);
+  if (bytes > MAX_PREFIX) {
+    const details = { reason: "history_too_large", bytes, maxBytes: MAX_PREFIX };
+    const message = `the history before fromSeq has ${bytes} bytes, and ${MAX_PREFIX} at most are copied`;
+    throw new BeamlineError("message_too_large", message, { field: "fromSeq", details });
+  }
   const streamSeq = await ports.log.append(record, 0, entry, "wake");
   const state = foldEntry(undefined, entry);
   ports.log.keep(tenant, record.runId, { state, streamSeq });

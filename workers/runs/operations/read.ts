@@ -5,6 +5,7 @@ import type { RunEvent } from "../../../contracts/openwop/log.ts";
 import { isTerminal, openInterrupt, snapshotOf } from "../../../contracts/openwop/snapshot.ts";
 import type { Interrupt, RunState } from "../../../contracts/openwop/state.ts";
 import { invalid } from "../body.ts";
+import { bytesOf, expectFits, largestAnswer } from "../answersize.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
 import type { RunsPorts } from "../ports.ts";
 import { TOKEN_LIFE_MS } from "../tokens.ts";
@@ -24,6 +25,7 @@ export async function getRun(ports: RunsPorts, asker: Asker, runId: string): Pro
   permit(asker, "runs:read");
   const { state } = await ports.log.get(asker.tenant, runId);
   const { body, settled } = await shown(ports, asker, state, 0);
+  expectFits("snapshot", bytesOf(body), largestAnswer(ports.bus));
   // What a child adds has no sequence of its own, so only a run without active children has a validator.
   return { status: 200, body, ...(settled && { headers: { etag: `"${runId}-${state.sequence}"` } }) };
 }
@@ -125,25 +127,31 @@ async function causeOf(log: RunsPorts["log"], tenant: string, runId: string, nod
 const MAX_DIFFS = 1_000;
 
 /** `GET /v1/runs/{a}:diff?against={b}`: what differs, event by event and in the end. Ids and times are not compared. */
-export async function diffRuns({ log }: RunsPorts, asker: Asker, a: string, b: unknown): Promise<Answer> {
+export async function diffRuns({ log, bus }: RunsPorts, asker: Asker, a: string, b: unknown): Promise<Answer> {
   permit(asker, "runs:read");
   if (typeof b !== "string" || b === "") throw invalid("against", "is required");
   const [one, other] = [await log.get(asker.tenant, a), await log.get(asker.tenant, b)];
   const [left, right] = [await log.history(asker.tenant, a), await log.history(asker.tenant, b)];
+  const stateDiff = stateDiffOf(snapshotOf(one.state), snapshotOf(other.state));
+  let room = largestAnswer(bus) - bytesOf(stateDiff);
+  expectFits("difference of the states", bytesOf(stateDiff), largestAnswer(bus));
   const eventDiffs: Json[] = [];
+  let truncated = false;
   let divergedAtSeq: number | null = null;
   for (let seq = 0; seq < Math.max(left.length, right.length); seq++) {
     const [aEvent, bEvent] = [left[seq], right[seq]];
     if (aEvent !== undefined && bEvent !== undefined && sameEvent(aEvent, bEvent)) continue;
     divergedAtSeq ??= seq;
-    if (eventDiffs.length >= MAX_DIFFS) break;
     const op = aEvent === undefined ? "added" : bEvent === undefined ? "removed" : "changed";
-    eventDiffs.push({ seq, op, ...(aEvent !== undefined && { aEvent }), ...(bEvent !== undefined && { bEvent }) });
+    const diff = { seq, op, ...(aEvent !== undefined && { aEvent }), ...(bEvent !== undefined && { bEvent }) };
+    room -= bytesOf(diff) + 1;
+    truncated = eventDiffs.length >= MAX_DIFFS || room < 0;
+    if (truncated) break;
+    eventDiffs.push(diff);
   }
-  const stateDiff = stateDiffOf(snapshotOf(one.state), snapshotOf(other.state));
   return {
     status: 200,
-    body: { a, b, divergedAtSeq, eventDiffs, stateDiff, truncated: eventDiffs.length >= MAX_DIFFS },
+    body: { a, b, divergedAtSeq, eventDiffs, stateDiff, truncated },
   };
 }
 
@@ -190,7 +198,7 @@ function stateDiffOf(a: Json, b: Json): Json {
 const MAX_BUNDLE = 8 * 1024 * 1024;
 
 /** `GET /v1/runs/{id}/debug-bundle`: everything a run shows, once more and together. */
-export async function debugBundle({ log, host, clock }: RunsPorts, asker: Asker, runId: string): Promise<Answer> {
+export async function debugBundle({ log, host, clock, bus }: RunsPorts, asker: Asker, runId: string): Promise<Answer> {
   permit(asker, "runs:read");
   const { state } = await log.get(asker.tenant, runId);
   const all = await log.history(asker.tenant, runId);
@@ -209,10 +217,11 @@ export async function debugBundle({ log, host, clock }: RunsPorts, asker: Asker,
   };
   const redaction = { redactionApplied: state.record.masking !== "passthrough", redactionMode: state.record.masking };
   const events: RunEvent[] = [];
-  let size = Buffer.byteLength(JSON.stringify(base)) + 1_024;
+  let size = bytesOf(base) + 1_024;
+  expectFits("debug bundle without its events", size, Math.min(MAX_BUNDLE, largestAnswer(bus)));
   for (const event of all) {
-    size += Buffer.byteLength(JSON.stringify(event)) + 1;
-    if (size > MAX_BUNDLE) break;
+    size += bytesOf(event) + 1;
+    if (size > Math.min(MAX_BUNDLE, largestAnswer(bus))) break;
     events.push(event);
   }
   const truncated = events.length < all.length && { truncated: true, truncatedReason: "events_truncated_to_size_cap" };
