@@ -142,6 +142,26 @@ verifies("clear-failure", "S1: beyond its limits a worker refuses at once, and s
   expect((await Promise.all(accepted)).map((reply) => reply.text)).toEqual(["done", "done", "done"]);
 });
 
+test("S1: however many wait for a place, each is answered when their turn comes", async () => {
+  const blocked = Promise.withResolvers<string>();
+  let first = true;
+  const { subject: to, server } = await answering(
+    () => {
+      if (!first) return "{}"; // at once: nothing comes between one call and the next
+      first = false;
+      return blocked.promise;
+    },
+    { concurrency: 1, queue: 20_000 },
+  );
+  const calls = [call(to, { timeoutMs: 20_000 })];
+  await until(() => server.load.active === 1);
+  for (let i = 0; i < 10_000; i++) calls.push(call(to, { timeoutMs: 20_000 }));
+  await until(() => server.load.waiting === 10_000);
+  blocked.resolve("{}");
+  expect((await Promise.all(calls)).length).toBe(10_001);
+  expect(server.load).toEqual({ active: 0, waiting: 0 });
+});
+
 test("S2: a call whose deadline has passed is not run", async () => {
   let ran = false;
   const { subject: to } = await answering(() => {
