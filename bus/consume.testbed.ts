@@ -1,6 +1,6 @@
 /** A server, a stream, and consumers of it that keep what they saw: what the tests of bus/consume share. One per test file. */
 import { afterAll, beforeAll } from "vitest";
-import { objects, streams, type StreamSpec } from "../contracts/streams.ts";
+import { objects, streams } from "../contracts/streams.ts";
 import { startTestNats, type TestNats } from "../test/kit/servers.ts";
 import { until } from "../test/kit/until.ts";
 import type { Bus } from "./connect.ts";
@@ -8,18 +8,9 @@ import { consume, type ConsumeOptions, type ConsumerEvent, type Consumption, typ
 import type { Delivery } from "./delivery.ts";
 import { publish, type Stored } from "./publish.ts";
 import { ensureObjects, ensureStreams } from "./streams.ts";
+import { testStream } from "./streams.testbed.ts";
 
-export const spec: StreamSpec = {
-  name: "WORK",
-  purpose: "a test",
-  subjects: ["log.work.>", "retry.work.>", "sched.work.>"],
-  retention: "limits",
-  maxAgeMs: 0,
-  maxBytes: -1,
-  duplicateWindowMs: 120_000,
-  schedules: true,
-  atomic: true,
-};
+export const spec = testStream("WORK", ["log.work.>", "retry.work.>", "sched.work.>"]);
 
 export interface Seen {
   readonly text: string;

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { BeamlineError, type Code } from "../contracts/errors.ts";
 import type { Headers } from "../contracts/headers.ts";
-import { objects, streams, type StreamSpec } from "../contracts/streams.ts";
+import { objects, streams } from "../contracts/streams.ts";
 import { startTestNats, type TestNats } from "../test/kit/servers.ts";
 import type { Bus } from "./connect.ts";
 import { deadLetter, deadLetterSubject, reasonOf } from "./deadletter.ts";
@@ -10,6 +10,7 @@ import { payloadIn, readLetter, writeLetter, type LastRites } from "./letter.ts"
 import { publish } from "./publish.ts";
 import { discardDeadLetters, listDeadLetters, redrive, showDeadLetter } from "./redrive.ts";
 import { ensureObjects, ensureStreams } from "./streams.ts";
+import { testStream } from "./streams.testbed.ts";
 
 let sequence = 1;
 
@@ -124,17 +125,7 @@ describe("letters", () => {
 describe("keeping and redriving", () => {
   let nats: TestNats;
   let bus: Bus;
-  const spec: StreamSpec = {
-    name: "DEAD",
-    purpose: "a test",
-    subjects: ["log.dead.>"],
-    retention: "limits",
-    maxAgeMs: 0,
-    maxBytes: -1,
-    duplicateWindowMs: 120_000,
-    schedules: true,
-    atomic: true,
-  };
+  const spec = testStream("DEAD", ["log.dead.>"]);
   beforeAll(async () => {
     nats = await startTestNats();
     bus = await nats.connect();

@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { StreamSpec } from "../contracts/streams.ts";
 import { startTestNats, type TestNats } from "../test/kit/servers.ts";
 import { until } from "../test/kit/until.ts";
 import { verifies } from "../test/kit/verifies.ts";
@@ -8,20 +7,11 @@ import type { Bus } from "./connect.ts";
 import { findDuplicate, publish } from "./publish.ts";
 import { publishRetrying } from "./retrying.ts";
 import { ensureStreams } from "./streams.ts";
+import { testStream } from "./streams.testbed.ts";
 
 let nats: TestNats;
 let bus: Bus;
-const spec: StreamSpec = {
-  name: "PUB",
-  purpose: "a test",
-  subjects: ["log.pub.>"],
-  retention: "limits",
-  maxAgeMs: 0,
-  maxBytes: -1,
-  duplicateWindowMs: 120_000,
-  schedules: true,
-  atomic: true,
-};
+const spec = testStream("PUB", ["log.pub.>"]);
 beforeAll(async () => {
   nats = await startTestNats();
   bus = await nats.connect();

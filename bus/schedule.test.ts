@@ -7,20 +7,11 @@ import type { Bus } from "./connect.ts";
 import { consume, type MessageContext } from "./consume.ts";
 import { cancel, schedule, scheduled, TIMER_HEADER, type TimerOptions } from "./schedule.ts";
 import { ensureStreams } from "./streams.ts";
+import { testStream } from "./streams.testbed.ts";
 
 let nats: TestNats;
 let bus: Bus;
-const spec: StreamSpec = {
-  name: "TIMERS",
-  purpose: "a test",
-  subjects: ["log.timers.>", "retry.timers.>", "sched.timers.>"],
-  retention: "limits",
-  maxAgeMs: 0,
-  maxBytes: -1,
-  duplicateWindowMs: 120_000,
-  schedules: true,
-  atomic: true,
-};
+const spec = testStream("TIMERS", ["log.timers.>", "retry.timers.>", "sched.timers.>"]);
 const fired: { name: string; text: string; at: number; context: MessageContext }[] = [];
 const firedFor = (name: string) => fired.filter((one) => one.name === name);
 

@@ -4,6 +4,7 @@ import { streams, buckets, objects, type StreamSpec } from "../contracts/streams
 import { startTestNats, type TestNats } from "../test/kit/servers.ts";
 import type { Bus } from "./connect.ts";
 import { ensureBuckets, ensureObjects, ensureStreams } from "./streams.ts";
+import { testStream } from "./streams.testbed.ts";
 import { publish } from "./publish.ts";
 
 let nats: TestNats;
@@ -16,20 +17,8 @@ afterAll(() => nats.stop());
 
 const HOUR_MS = 3_600_000;
 
-function spec(name: string, change: Partial<StreamSpec> = {}): StreamSpec {
-  return {
-    name,
-    purpose: "a test",
-    subjects: [`log.${name}.>`],
-    retention: "limits",
-    maxAgeMs: 24 * HOUR_MS,
-    maxBytes: -1,
-    duplicateWindowMs: HOUR_MS,
-    schedules: true,
-    atomic: true,
-    ...change,
-  };
-}
+const spec = (name: string, change: Partial<StreamSpec> = {}): StreamSpec =>
+  testStream(name, [`log.${name}.>`], { maxAgeMs: 24 * HOUR_MS, duplicateWindowMs: HOUR_MS, ...change });
 
 const config = async (name: string) => (await bus.jsm.streams.info(name)).config;
 

@@ -27,39 +27,18 @@ export interface Ensured {
 type Config = Partial<StreamConfig> & { readonly name: string };
 
 /** Makes or updates streams. Throws `failed_precondition` naming the field (T3), `unavailable` when JetStream does not answer. */
-export async function ensureStreams(
-  bus: Bus,
-  specs: Iterable<StreamSpec>,
-  options: EnsureOptions = {},
-): Promise<Ensured[]> {
-  return ensureAll(
-    bus,
-    [...specs].map((spec) => streamConfig(spec, options)),
-  );
+export function ensureStreams(bus: Bus, specs: Iterable<StreamSpec>, options?: EnsureOptions): Promise<Ensured[]> {
+  return ensureAll(bus, specs, options, streamConfig);
 }
 
 /** Makes or updates key-value buckets; other clients' key-value tools find them under the same names. Throws as `ensureStreams`. */
-export async function ensureBuckets(
-  bus: Bus,
-  specs: Iterable<BucketSpec>,
-  options: EnsureOptions = {},
-): Promise<Ensured[]> {
-  return ensureAll(
-    bus,
-    [...specs].map((spec) => bucketConfig(spec, options)),
-  );
+export function ensureBuckets(bus: Bus, specs: Iterable<BucketSpec>, options?: EnsureOptions): Promise<Ensured[]> {
+  return ensureAll(bus, specs, options, bucketConfig);
 }
 
 /** Makes or updates object stores; other clients' object store tools find them under the same names. Throws as `ensureStreams`. */
-export async function ensureObjects(
-  bus: Bus,
-  specs: Iterable<ObjectSpec>,
-  options: EnsureOptions = {},
-): Promise<Ensured[]> {
-  return ensureAll(
-    bus,
-    [...specs].map((spec) => objectConfig(spec, options)),
-  );
+export function ensureObjects(bus: Bus, specs: Iterable<ObjectSpec>, options?: EnsureOptions): Promise<Ensured[]> {
+  return ensureAll(bus, specs, options, objectConfig);
 }
 
 const base = { storage: "file", discard: "old", allow_direct: true, max_msgs: -1, max_consumers: -1 } as const;
@@ -122,7 +101,13 @@ function objectConfig(spec: ObjectSpec, { replicas = 1 }: EnsureOptions): Config
   };
 }
 
-async function ensureAll(bus: Bus, configs: readonly Config[]): Promise<Ensured[]> {
+async function ensureAll<S>(
+  bus: Bus,
+  specs: Iterable<S>,
+  options: EnsureOptions = {},
+  configOf: (spec: S, options: EnsureOptions) => Config,
+): Promise<Ensured[]> {
+  const configs = Array.from(specs, (spec) => configOf(spec, options));
   const done: Ensured[] = [];
   for (const config of configs) done.push(await ensure(bus, config));
   return done;
