@@ -1,6 +1,7 @@
 /** Extensions served by an outside program, called by a routing worker before and after it selects. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Bus } from "../../bus/connect.ts";
+import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { startWorld, type World } from "../kit/world.ts";
 import { admin, ask, exchange, putPolicy, request, serveExtension, type Json } from "./kit.ts";
@@ -167,6 +168,96 @@ test("a replay is the answer the post extensions made", async () => {
   const calls = postAsked.length;
   expect(await ask(world, request("acme", `p${policies % 10}`, { idempotency_key: "piped" }))).toEqual(first);
   expect(postAsked.length).toBe(calls);
+});
+
+describe("before any extension is asked", () => {
+  /** A pre extension that takes its time; what it was asked. */
+  async function counted(id: string, ms: number): Promise<unknown[]> {
+    const asked: unknown[] = [];
+    outside.nc.subscribe(`beamline.ext.pre.${id}.v1`, {
+      callback(_error, message) {
+        asked.push(message.json());
+        setTimeout(() => message.respond("{}"), ms);
+      },
+    });
+    await outside.flush();
+    await admin(world, "upsert_extension", { tenant_id: "*", extension: { id, type: "pre" } });
+    return asked;
+  }
+  const hello = { message_type: "chat", payload: '{"text":"hello"}' };
+
+  verifies(
+    "effect-once",
+    "a repetition gets the stored answer, also one that comes while the first is under way",
+    async () => {
+      const asked = await counted("slowly", 150);
+      await putPolicy(world, "gate", "slowly", {
+        providers: [
+          { name: "a", weight: 50 },
+          { name: "b", weight: 50 },
+        ],
+        pre: [{ id: "slowly", mode: "required" }],
+      });
+      const keyed = request("gate", "slowly", { idempotency_key: "slow-key", message: hello });
+      const replies = await Promise.all(Array.from({ length: 6 }, () => ask(world, keyed)));
+      expect(new Set(replies.map((one) => JSON.stringify(one))).size).toBe(1);
+      expect(replies[0]).toMatchObject({ reason: "weighted" });
+      expect(await ask(world, keyed)).toEqual(replies[0]);
+      expect(asked).toHaveLength(1);
+      // Another content is refused as quietly.
+      expect(await ask(world, { ...keyed, context: { more: "1" } })).toMatchObject({
+        error: { intake_error_code: "IDEMPOTENCY_VIOLATION" },
+      });
+      expect(asked).toHaveLength(1);
+    },
+  );
+
+  test("what an extension refused has not used its key", async () => {
+    let rejects = true;
+    serveExtension(outside, "beamline.ext.validate.moody.v1", () => (rejects ? { status: "reject" } : {}));
+    await outside.flush();
+    await admin(world, "upsert_extension", { tenant_id: "*", extension: { id: "moody", type: "validator" } });
+    await putPolicy(world, "gate", "moody", { providers: [{ name: "a", weight: 1 }], validators: [{ id: "moody" }] });
+    const keyed = request("gate", "moody", { idempotency_key: "moody-key", message: hello });
+    expect(await ask(world, keyed)).toMatchObject({ error: { code: "validator_blocked" } });
+    rejects = false;
+    expect(await ask(world, keyed)).toMatchObject({ provider_id: "a" });
+    rejects = true;
+    expect(await ask(world, keyed)).toMatchObject({ provider_id: "a" });
+  });
+
+  test("what is beyond the limit of its policy is refused", async () => {
+    const asked = await counted("limited", 0);
+    await putPolicy(world, "gate", "limited", {
+      providers: [{ name: "a", weight: 1 }],
+      pre: [{ id: "limited" }],
+      rate_limit: { enabled: true, requests_per_second: 1, burst: 1 },
+    });
+    let refused = 0;
+    let decided = 0;
+    await until(async () => {
+      const reply = await ask(world, request("gate", "limited"));
+      if ("error" in reply) refused++;
+      else decided++;
+      return refused >= 3;
+    }, "refusals");
+    expect(asked).toHaveLength(decided);
+  });
+
+  test("a session that a pre extension names is kept", async () => {
+    serveExtension(outside, "beamline.ext.pre.names.v1", () => ({ metadata: { user_id: "from-extension" } }));
+    await outside.flush();
+    await admin(world, "upsert_extension", { tenant_id: "*", extension: { id: "names", type: "pre" } });
+    await putPolicy(world, "gate", "named", {
+      providers: [{ name: "a", weight: 1 }],
+      pre: [{ id: "names" }],
+      sticky: { enabled: true, session_key: "user_id" },
+    });
+    const keyed = (key: string): Json => request("gate", "named", { idempotency_key: key });
+    expect(await ask(world, keyed("named-1"))).toMatchObject({ reason: "weighted" });
+    expect(await ask(world, keyed("named-2"))).toMatchObject({ reason: "sticky" });
+    expect(await ask(world, keyed("named-1"))).toMatchObject({ provider_id: "a" });
+  });
 });
 
 describe("the registry", () => {

@@ -22,7 +22,7 @@ import type { Measures } from "./measures.ts";
 import type { Assignments, DeadLetters, Decisions, Load, Pipeline, Policies, Promised } from "./ports.ts";
 import { intakeCodes, malformed, missing, refuse, type IntakeCode } from "./refusal.ts";
 import { inEnvelope, reply } from "./replies.ts";
-import { decideShared, needsShared, type Outcome, type SharedPorts } from "./shared.ts";
+import { decideShared, enter, leave, needsShared, type Outcome, type SharedPorts } from "./shared.ts";
 
 /** Largest decide message, bytes (BeamLine, limits). */
 export const MAX_REQUEST_BYTES = 1_048_576;
@@ -159,7 +159,15 @@ async function piped(
   started: number,
 ): Promise<string> {
   const pipeline = policy.pipeline ? pipelineOf(policy, ports) : undefined;
-  const prepared = (await pipeline?.before(policy, request, call)) ?? { context: request.context, executed: [] };
+  const shared = needsShared(policy, request, ports);
+  const entered = shared && pipeline !== undefined;
+  const replayed = entered ? await enter(policy, request, ports) : undefined;
+  if (replayed !== undefined) return conclude(policy, request, replayed, call, ports, started);
+  const before = pipeline?.before(policy, request, call).catch((thrown: unknown) => {
+    if (entered) leave(request, ports);
+    throw thrown;
+  });
+  const prepared = (await before) ?? { context: request.context, executed: [] };
   const facts = { tenant: request.tenant, context: prepared.context };
   const known = identified(request, ports);
   let promised: Promised | undefined;
@@ -172,8 +180,8 @@ async function piped(
     }
     return spoken;
   };
-  const made = needsShared(policy, request, ports)
-    ? await decideShared(policy, request, facts, ports, finishing)
+  const made = shared
+    ? await decideShared(policy, request, facts, ports, { finishing, entered })
     : await finishing(decide(policy, facts, ports));
   const text = conclude(policy, known, made, call, ports, started);
   // Always after the reply, which leaves with the messages of this tick.

@@ -36,6 +36,13 @@ export interface SharedPorts extends DecidePorts {
   readonly onStoreFailure?: (thrown: unknown, key: string) => void;
 }
 
+export interface SharedMode {
+  /** Changes a new decision before it is kept and given out; not asked about repetitions. */
+  readonly finishing?: (spoken: Spoken) => Promise<Spoken>;
+  /** Whether key and limits were settled before, by `enter`. Default false. */
+  readonly entered?: boolean;
+}
+
 const noWindows: readonly Window[] = [];
 
 /** The words of an earlier decision, for a request that was made before. */
@@ -53,6 +60,45 @@ export function needsShared(policy: Policy, request: RoutingRequest, { windows }
   );
 }
 
+/**
+ * The part of the question that goes before extensions (BeamLine, resolution order; idempotency): key and limits. A repetition is answered with the words of
+ * the first request and asks no extension. Throws as `decideShared`. Whoever entered ends in `decideShared` with `entered`, or calls `leave`.
+ */
+export async function enter(
+  policy: Policy,
+  request: RoutingRequest,
+  ports: SharedPorts,
+): Promise<Replayed | undefined> {
+  const question = { ...entranceOf(policy, request, ports), session: undefined };
+  if (question.idempotency === undefined && question.limit === undefined && question.windows.length === 0)
+    return undefined;
+  const verdict = await settle(question, ports);
+  if (verdict.kind !== "go") return refused(verdict, policy, request.idempotencyKey);
+  within(question, ports);
+  return undefined;
+}
+
+/** Lets go of the key of a request that entered and failed, so that it may be tried again. */
+export function leave({ tenant, idempotencyKey }: RoutingRequest, { shared }: SharedPorts): void {
+  if (idempotencyKey !== "") shared.forget(tenant, idempotencyKey);
+}
+
+function entranceOf(policy: Policy, request: RoutingRequest, { windows }: SharedPorts): Omit<Question, "session"> {
+  const { tenant, idempotencyKey: key } = request;
+  return {
+    tenant,
+    policyId: policy.id,
+    idempotency: key === "" ? undefined : { key, digest: digestOf(request) },
+    limit: policy.rateLimit,
+    windows: windows?.(tenant) ?? noWindows,
+  };
+}
+
+function within({ tenant, limit, windows }: Question, { onWithinLimit }: SharedPorts): void {
+  if (limit !== undefined) onWithinLimit?.(tenant, "policy");
+  if (windows.length > 0) onWithinLimit?.(tenant, "tenant");
+}
+
 /** What was prepared before the question was asked. */
 interface Prepared {
   readonly field: Survey;
@@ -63,27 +109,30 @@ interface Prepared {
 
 /**
  * Decides with one question to shared state. Throws `rate_limit_exceeded`, `invalid_request` (`IDEMPOTENCY_VIOLATION`), and what `decide` throws; a
- * request that failed may be repeated with the same key. A promise only when shared state answers with one. `finishing` changes a new decision
- * before it is kept and given out; it is not asked about repetitions.
+ * request that failed may be repeated with the same key. A promise only when shared state answers with one.
  */
 export function decideShared(
   policy: Policy,
   request: RoutingRequest,
   facts: Facts,
   ports: SharedPorts,
-  finishing?: (spoken: Spoken) => Promise<Spoken>,
+  { finishing, entered = false }: SharedMode = {},
 ): Outcome | Promise<Outcome> {
-  const prepared = prepare(policy, facts, ports);
+  let prepared: Prepared;
+  try {
+    prepared = prepare(policy, facts, ports);
+  } catch (thrown) {
+    if (entered) leave(request, ports);
+    throw thrown;
+  }
   const { offer } = prepared;
   const key = request.idempotencyKey;
-  const digest = key === "" ? "" : digestOf(request);
   const { session } = prepared;
+  const entrance = entranceOf(policy, request, ports);
+  const digest = entrance.idempotency?.digest ?? "";
   const question: Question = {
-    tenant: request.tenant,
-    policyId: policy.id,
-    idempotency: key === "" ? undefined : { key, digest },
-    limit: policy.rateLimit,
-    windows: ports.windows?.(request.tenant) ?? noWindows,
+    ...entrance,
+    ...(entered && { idempotency: undefined, limit: undefined, windows: noWindows }),
     session: session === undefined ? undefined : sessionOf(policy, session, prepared.field, offer),
   };
   const keep = (spoken: Spoken): Spoken | Promise<Spoken> => {
@@ -100,8 +149,7 @@ export function decideShared(
       offer?.giveBack();
       return refused(verdict, policy, key);
     }
-    if (question.limit !== undefined) ports.onWithinLimit?.(request.tenant, "policy");
-    if (question.windows.length > 0) ports.onWithinLimit?.(request.tenant, "tenant");
+    within(question, ports);
     let spoken: Spoken;
     try {
       spoken =
@@ -113,6 +161,7 @@ export function decideShared(
     }
     return finishing === undefined ? keep(spoken) : finishing(spoken).then(keep, fail);
   };
+  if (entered && question.session === undefined) return conclude({ kind: "go" });
   const verdict = settle(question, ports);
   return verdict instanceof Promise ? verdict.then(conclude) : conclude(verdict);
 }
