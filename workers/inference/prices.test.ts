@@ -3,9 +3,15 @@ import { costOf, familyPrice, loadPrices, priceOf } from "./prices.ts";
 
 const table = loadPrices();
 
-test("the longest name counts, then the family, then nothing", () => {
+test("the name without its release counts, then the family, then nothing", () => {
   expect(priceOf(table, "openai", "gpt-4o-mini-2024-07-18")).toMatchObject({ input: 150_000, output: 600_000 });
   expect(priceOf(table, "openai", "gpt-4o-2024-08-06")).toMatchObject({ input: 2_500_000 });
+  expect(priceOf(table, "openai", "gpt-5-pro")).toMatchObject({ output: 120_000_000 });
+  expect(priceOf(table, "claude", "claude-3-5-haiku-latest")).toMatchObject({ input: 800_000 });
+  expect(priceOf(table, "claude", "claude-3-5-haiku@20241022")).toMatchObject({ input: 800_000 });
+  expect(priceOf(table, "claude", "claude-opus-4-5-20251101")).toMatchObject({ input: 5_000_000 });
+  // A later model is not an earlier one because its name begins alike.
+  expect(priceOf(table, "claude", "claude-opus-4-99")).toEqual(familyPrice(table, "claude"));
   expect(priceOf(table, "claude", "claude-next")).toMatchObject({ input: 3_000_000, output: 15_000_000 });
   expect(priceOf(table, "local", "llama")).toBeUndefined();
 });

@@ -10,7 +10,7 @@ export interface Price {
 
 export interface PriceTable {
   readonly version: string;
-  /** The longest name that begins the model's own name counts. */
+  /** Names without the date or the word of a release, which a model may have behind its name: `gpt-4o-2024-08-06`, `claude-3-5-haiku-latest`. */
   readonly models: readonly (Price & { readonly model: string })[];
   /** For models the table does not know, and for the budgets of the aiOS gateway (aiOS, API gateway: costs). */
   readonly families: readonly (Price & { readonly family: string })[];
@@ -26,13 +26,12 @@ export function loadPrices(path?: string): PriceTable {
   return table;
 }
 
-/** The price of a model; undefined when nobody knows it: such calls cost 0 and say so. */
+const RELEASE = /[-@](\d{4,8}(-\d\d-\d\d)?|latest|preview)$/;
+
+/** The price of a model, or of its family; undefined when nobody knows either: such calls cost 0 and say so. */
 export function priceOf(table: PriceTable, family: string, model: string): Price | undefined {
-  let best: (Price & { model: string }) | undefined;
-  for (const row of table.models) {
-    if (model.startsWith(row.model) && row.model.length > (best?.model.length ?? 0)) best = row;
-  }
-  return best ?? familyPrice(table, family);
+  const name = model.replace(RELEASE, "");
+  return table.models.find((row) => row.model === model || row.model === name) ?? familyPrice(table, family);
 }
 
 export function familyPrice(table: PriceTable, family: string): Price | undefined {
