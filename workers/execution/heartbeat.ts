@@ -12,15 +12,16 @@ export interface HeartbeatOptions {
   /** Whether something the worker needs is away. */
   readonly degraded: () => boolean;
   readonly metadata: Readonly<Record<string, string>>;
+  /** Told of each beat, sent or not. */
+  readonly onBeat?: (beat: Heartbeat) => void;
 }
 
 /** Beats at once and then every `everyMs`. Gives back how to say goodbye: one last beat, `draining`, and silence. */
 export function startHeartbeat(bus: Bus, options: HeartbeatOptions): () => void {
-  const { workerId, everyMs, concurrency, inFlight, degraded, metadata } = options;
+  const { workerId, everyMs, concurrency, inFlight, degraded, metadata, onBeat } = options;
   let cpu = process.cpuUsage();
   let at = performance.now();
   const beat = (more: Readonly<Record<string, string>> = {}): void => {
-    if (!bus.connected) return;
     const now = performance.now();
     const used = process.cpuUsage(cpu);
     const share = now > at ? (used.user + used.system) / 1_000 / (now - at) / availableParallelism() : 0;
@@ -40,7 +41,8 @@ export function startHeartbeat(bus: Bus, options: HeartbeatOptions): () => void 
       },
       metadata: { ...metadata, ...more },
     };
-    bus.send(execSubject.heartbeat, JSON.stringify(heartbeatJson(message)));
+    onBeat?.(message);
+    if (bus.connected) bus.send(execSubject.heartbeat, JSON.stringify(heartbeatJson(message)));
   };
   beat();
   const timer = setInterval(() => beat(), everyMs);

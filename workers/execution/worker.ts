@@ -7,6 +7,7 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { consume, type ConsumerEvent } from "../../bus/consume.ts";
+import type { Heartbeat } from "../../contracts/execution/heartbeat.ts";
 import { buckets, objects, streams } from "../../contracts/streams.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { createEgress } from "../../runtime/egress.ts";
@@ -88,6 +89,13 @@ export function executionWorkerWith(more: readonly Job[]): WorkerModule<typeof e
         () => followCancellations(bus, cancellations),
         (follower) => follower.stop(),
       );
+      const measures = executionMeasures(metrics, new Set(jobs.types));
+      measures.connected(true);
+      const unwatch = [
+        bus.onDisconnect(() => measures.connected(false)),
+        bus.onReconnect(() => measures.connected(true)),
+      ];
+      scope.use("connection", unwatch, (stops) => stops.forEach((stop) => stop()));
       const intake = new Intake({
         workerId,
         jobs,
@@ -95,7 +103,7 @@ export function executionWorkerWith(more: readonly Job[]): WorkerModule<typeof e
         reports: busReports(bus, () => systemClock.now()),
         started: busStarted(bus),
         cancellations,
-        measures: executionMeasures(metrics, new Set(jobs.types)),
+        measures,
         clock: systemClock,
         log,
         jobTimeoutMs: config.BEAMLINE_EXEC_JOB_TIMEOUT_MS,
@@ -109,6 +117,14 @@ export function executionWorkerWith(more: readonly Job[]): WorkerModule<typeof e
         inFlight: () => intake.inFlight,
         degraded: () => trouble,
         metadata: { job_types: jobs.types.join(",") },
+        onBeat(sign: Heartbeat) {
+          measures.beat(sign);
+          for (const { subject, durable } of subjects)
+            void bus.jsm.consumers.info(streams.exec.name, durable(EXEC_DURABLE)).then(
+              ({ num_pending }) => measures.waiting(subject, num_pending),
+              () => undefined, // not there yet, or the bus is away: the next beat asks again
+            );
+        },
       };
       scope.use("heartbeat", startHeartbeat(bus, beat), (stop) => stop());
       const onEvent = (event: ConsumerEvent): void => {
@@ -142,6 +158,7 @@ export function executionWorkerWith(more: readonly Job[]): WorkerModule<typeof e
             }),
           (intaking, deadline) => intaking.stop(Date.now() + deadline.remainingMs()),
         );
+      measures.taking(subjects.length);
       return [];
     },
   });

@@ -23,6 +23,8 @@ export class Measures {
   readonly #intake: Metrics<typeof intakeMetrics>;
   readonly #gateway: Metrics<typeof keyMetrics>;
   readonly #taken: Counter;
+  /** Policies are looked up in memory only. */
+  readonly #policyHits: Counter;
   readonly #processing: Histogram;
   readonly #subject: string;
   readonly #bundles = new WeakMap<Policy, Map<string, Bundle>>();
@@ -33,7 +35,16 @@ export class Measures {
     this.#gateway = registry.use(keyMetrics);
     this.#subject = subject;
     this.#processing = this.#intake.router_intake_processing_latency_seconds.with({ subject, status: "ok" });
+    this.#policyHits = this.#router.beamline_router_cache_hits_total.with({ cache_type: "policy" });
     this.#taken = this.#intake.router_intake_messages_total.with({ subject, status: "ok" });
+  }
+
+  connectionLost(reason: string): void {
+    this.#intake.router_nats_connection_errors_total.with({ reason }).add();
+  }
+
+  reconnected(): void {
+    this.#intake.router_nats_reconnect_total.with().add();
   }
 
   decided(
@@ -48,6 +59,7 @@ export class Measures {
     let bundle = bundles.get(name);
     if (bundle === undefined) bundles.set(name, (bundle = this.#bundle(policy, tenant, provider_id, reason)));
     this.#taken.add();
+    this.#policyHits.add();
     bundle.requests.add();
     bundle.decisions.add();
     bundle.seconds.record(ms / 1_000);
@@ -114,6 +126,8 @@ export class Measures {
     this.#intake.router_intake_messages_total.with({ subject, status: "failed" }).add();
     this.#router.beamline_router_requests_total.with({ provider: "none", status: "error" }).add();
     this.#router.beamline_router_errors_total.with({ provider: "none", error_type: error }).add();
+    if (error === "policy_not_found")
+      this.#router.beamline_router_cache_misses_total.with({ cache_type: "policy" }).add();
     if (intake !== undefined)
       this.#intake.router_intake_validation_errors_total.with({ error_code: intake, subject, tenant_id }).add();
   }

@@ -58,6 +58,11 @@ export const routingWorker = defineWorker({
   async open(scope, { config, bus, caller, log, metrics, calls }) {
     const { subject } = routesOf(RouterDefinition).decide;
     const measures = new Measures(metrics, subject);
+    const unwatch = [
+      bus.onDisconnect(({ code }) => measures.connectionLost(code)),
+      bus.onReconnect(() => measures.reconnected()),
+    ];
+    scope.use("connection", unwatch, (stops) => stops.forEach((stop) => stop()));
     const now = (): number => systemClock.now();
     const monotonic = (): number => systemClock.monotonic();
     const newId = (): string => systemIds.v4();

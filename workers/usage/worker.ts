@@ -4,7 +4,7 @@
  *
  * Opened in this order, closed in reverse: hot state, totals, the watchman, then the three consumers.
  */
-import { consume, type ConsumeOptions, type ConsumerEvent } from "../../bus/consume.ts";
+import { consume, type ConsumeOptions, type ConsumerEvent, type MessageHandler } from "../../bus/consume.ts";
 import { asking } from "../../bus/apierror.ts";
 import { execSubject } from "../../contracts/execution/subjects.ts";
 import { buckets, streams } from "../../contracts/streams.ts";
@@ -119,8 +119,19 @@ export const usageWorker = defineWorker({
       if (event.type === "trouble" || event.type === "undecided")
         log.warn("a consumer is in trouble", { subject, error: event.error });
     };
-    const start = (name: string, options: Omit<ConsumeOptions, "stream" | "backoffMs" | "durable">): Promise<unknown> =>
-      scope.open(
+    const start = (
+      name: string,
+      options: Omit<ConsumeOptions, "stream" | "backoffMs" | "durable">,
+    ): Promise<unknown> => {
+      const labels = { subject: options.filterSubjects?.[0] ?? "", consumer: name };
+      const delivered = measures.router_jetstream_delivered_messages_total.with(labels);
+      const redelivered = measures.router_jetstream_redelivered_messages_total.with(labels);
+      const handler: MessageHandler = (message, context) => {
+        delivered.add();
+        if (context.deliveryCount > 1) redelivered.add();
+        return options.handler(message, context);
+      };
+      return scope.open(
         name,
         () =>
           consume(bus, {
@@ -130,9 +141,11 @@ export const usageWorker = defineWorker({
             backoffMs: BACKOFF_MS,
             gatherMs: GATHER_MS,
             ...options,
+            handler,
           }),
         (one, deadline) => one.stop(Date.now() + deadline.remainingMs()),
       );
+    };
     await start("router-results", {
       filterSubjects: [execSubject.result],
       maxDeliver: config.BEAMLINE_RESULT_MAX_DELIVER,
