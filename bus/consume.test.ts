@@ -214,24 +214,28 @@ describe("leases", () => {
   });
 });
 describe("gathering", () => {
-  test("C8: messages wait for one another until half of the slots are taken", async () => {
-    const options = { concurrency: 8, gatherMs: 600_000 };
-    const { seen, consumption } = await bed.watch("gathered", () => undefined, options);
-    for (const text of ["a", "b", "c"]) await bed.send("gathered", text);
-    await until(() => consumption.inFlight === 3, "three that wait");
-    expect(seen).toEqual([]);
-    await bed.send("gathered", "d");
-    await settled(consumption);
-    expect(seen.map(({ text }) => text)).toEqual(["a", "b", "c", "d"]);
-  });
-
-  test("C8: when the time is up they are handled, and the next ones wait anew", async () => {
+  test("C8: when the time is up all that is there is fetched and handled, and the next ones wait anew", async () => {
     const { consumption, texts } = await bed.watch("moments", () => undefined, { gatherMs: 1 });
     for (const text of ["a", "b"]) {
       await bed.send("moments", text);
       await settled(consumption);
     }
     expect(texts()).toEqual(["a", "b"]);
+  });
+
+  test.each([1, 4, 64])("C8, C5: a backlog is worked off, %i at a time at most", async (concurrency) => {
+    const texts = Array.from({ length: 40 }, (_, index) => String(index));
+    for (const text of texts) await bed.send(`backlog${concurrency}`, text);
+    let [now, most] = [0, 0];
+    const act = async (): Promise<void> => {
+      most = Math.max(most, ++now);
+      await bed.bus.flush();
+      now--;
+    };
+    const watched = await bed.watch(`backlog${concurrency}`, act, { concurrency, gatherMs: 1 });
+    await settled(watched.consumption);
+    expect(watched.texts().toSorted()).toEqual(texts.toSorted());
+    expect(most).toBeLessThanOrEqual(concurrency);
   });
 
   test("C8, C7: what waits when it stops is handled first", async () => {

@@ -8,7 +8,7 @@
  * C5 No more messages are fetched than there are free slots. Replicas share the durable.
  * C6 Lost connections, restarts of the server and a deleted consumer are survived without help.
  * C7 Stopping: no new messages, in-flight ones finish until the deadline, the rest is handed back at once.
- * C8 With `gatherMs` messages are handled together: when the time is up, when half of the slots are taken, or when it stops.
+ * C8 With `gatherMs` messages are fetched and handled together: when the time is up, when the slots are taken, or when it stops (bus/gathering).
  */
 import type { Msg } from "@nats-io/transport-node";
 import { BeamlineError } from "../contracts/errors.ts";
@@ -75,7 +75,7 @@ export class Consumption {
   readonly #concurrency: number;
   readonly #fates: Fates;
   readonly #pull: Pull;
-  readonly #gathering: Gathering;
+  readonly #gathering: Gathering | undefined;
   readonly #work = new Set<Work>();
   readonly #timers: readonly NodeJS.Timeout[];
   readonly #unwatch: () => void;
@@ -94,13 +94,23 @@ export class Consumption {
     this.#position = position;
     this.#fates = new Fates(bus, options);
     this.#concurrency = options.concurrency ?? 16;
-    this.#gathering = new Gathering(options.gatherMs ?? 0);
     this.#pull = new Pull(bus, config.stream, config.durable, {
       message: (message) => this.#receive(message),
-      closed: () => this.#refill(),
+      closed: () => {
+        this.#gathering?.end();
+        this.#refill();
+      },
       trouble: (what) =>
         this.#trouble(new BeamlineError("unavailable", `consumer ${config.durable}: ${what}`), FIRST_RECOVERY_MS),
     });
+    const { gatherMs = 0 } = options;
+    if (gatherMs > 0)
+      this.#gathering = new Gathering({
+        ms: gatherMs,
+        slots: this.#concurrency,
+        pull: this.#pull,
+        free: () => (this.#mayAsk() ? this.#free : 0),
+      });
     this.#timers = [
       setInterval(() => this.#renewLeases(), config.ackWaitMs / 3).unref(),
       setInterval(() => void this.#locate(), POSITION_MS).unref(),
@@ -130,7 +140,7 @@ export class Consumption {
     this.#stopping = true;
     clearTimeout(this.#recovering);
     await this.#pull.stop();
-    this.#gathering.stop();
+    this.#gathering?.end();
     if (this.#work.size > 0) {
       const finished = new Promise<void>((resolve) => (this.#idle = resolve));
       let timer: NodeJS.Timeout | undefined;
@@ -148,10 +158,19 @@ export class Consumption {
     if (this.#bus.connected) await this.#bus.flush();
   }
 
+  #mayAsk(): boolean {
+    return !this.#stopping && this.#recovering === undefined && this.#bus.connected;
+  }
+
+  get #free(): number {
+    return this.#concurrency - this.#work.size - this.#pull.asked;
+  }
+
   #refill(): void {
-    if (this.#stopping || this.#recovering !== undefined || !this.#bus.connected) return;
+    if (!this.#mayAsk()) return;
+    if (this.#gathering !== undefined) return this.#gathering.refill();
     const { asked } = this.#pull;
-    const free = this.#concurrency - this.#work.size - asked;
+    const free = this.#free;
     // A request per freed slot would double the traffic; waiting for a quarter of them keeps the rest busy.
     if (free > 0 && (asked === 0 || free >= this.#concurrency / 4)) this.#pull.ask(free);
   }
@@ -166,14 +185,12 @@ export class Consumption {
     this.#highest = Math.max(this.#highest, sequence);
     const work = new Work(delivery);
     this.#work.add(work);
-    void this.#handle(work, again);
-    if (this.#work.size * 2 >= this.#concurrency) this.#gathering.end();
+    void this.#handle(work, again, this.#gathering?.arrived());
   }
 
   /** Never rejects. */
-  async #handle(work: Work, again: boolean): Promise<void> {
+  async #handle(work: Work, again: boolean, moment: Promise<void> | undefined): Promise<void> {
     try {
-      const { moment } = this.#gathering;
       if (moment !== undefined) await moment;
       const fate = await this.#attempt(work, again);
       if (fate !== undefined) this.#tell({ ...fate, context: work, ms: work.ms });
@@ -243,6 +260,7 @@ export class Consumption {
         if (this.#position.streamCreated !== streamCreated) this.#highest = 0;
         this.#recovering = undefined;
         this.#pull.reset();
+        this.#gathering?.end();
         this.#tell({ type: "recovered" });
         return this.#refill();
       }

@@ -49,12 +49,14 @@ export class Pull {
     return this.#asked;
   }
 
-  ask(batch: number): void {
+  /** `now` asks for what is there: the request is closed when that was less. */
+  ask(batch: number, when: "now" | "later" = "later"): void {
     const reply = this.#prefix + (this.#count++).toString(36);
     if (this.#asked === 0) this.#heard = performance.now();
     this.#open.set(reply, batch);
     this.#asked += batch;
-    const request = { batch, expires: nanos(EXPIRES_MS), idle_heartbeat: nanos(BEAT_MS) };
+    const waiting = { expires: nanos(EXPIRES_MS), idle_heartbeat: nanos(BEAT_MS) };
+    const request = { batch, ...(when === "now" ? { no_wait: true } : waiting) };
     this.#bus.send(this.#next, JSON.stringify(request), undefined, reply);
   }
 
@@ -85,8 +87,7 @@ export class Pull {
     if (left === undefined) return;
     this.#open.delete(message.subject);
     this.#asked -= left;
-    if (status.startsWith("408") || status.startsWith("409 Leadership") || status.startsWith("409 Batch"))
-      return this.#events.closed();
+    if (/^(404|408|409 Leadership|409 Batch)/.test(status)) return this.#events.closed();
     this.#events.trouble(status === "" ? "an empty status" : status);
   }
 

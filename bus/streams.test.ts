@@ -65,6 +65,22 @@ describe("streams", () => {
     expect((await config("versions")).subjects).toEqual(["log.versions.>", "log.versions2.>"]);
   });
 
+  test("T2: a subject that moved to another stream goes there, and what was stored stays", async () => {
+    await ensureStreams(bus, [spec("whole", { subjects: ["log.whole.a", "log.whole.b"] })]);
+    await publish(bus, "log.whole.b", "before");
+    const parts = [
+      spec("whole", { subjects: ["log.whole.a"], moved: ["log.whole.b"] }),
+      spec("part", { subjects: ["log.whole.b"] }),
+    ];
+    await Promise.all([ensureStreams(bus, parts), ensureStreams(bus, parts)]);
+    expect([(await config("whole")).subjects, (await config("part")).subjects]).toEqual([
+      ["log.whole.a"],
+      ["log.whole.b"],
+    ]);
+    expect((await publish(bus, "log.whole.b", "after")).stream).toBe("part");
+    expect((await bus.jsm.streams.info("whole")).state.messages).toBe(1);
+  });
+
   test("T2: a limit is not narrowed below what is stored", async () => {
     await ensureStreams(bus, [spec("narrow")]);
     for (let i = 0; i < 5; i++) await publish(bus, "log.narrow.a", "x".repeat(1_000));

@@ -2,7 +2,7 @@
  * Streams, buckets and object stores as `contracts/streams` describes them, made or brought up to date at start.
  *
  * T1 Several processes may start at once, also of different versions: every step may be repeated and an older process takes nothing away.
- * T2 An update never loses data: subjects are only added, features only switched on, and a limit is not narrowed below what is stored (`kept` says so).
+ * T2 An update never loses data: subjects are only added (those that moved to another stream go, their messages stay), features only switched on, and a limit is not narrowed below what is stored (`kept` says so).
  * T3 What cannot be changed (storage, retention) is a `failed_precondition` that names the field, what is there and what was asked for.
  */
 import { nanos } from "@nats-io/transport-node";
@@ -27,8 +27,14 @@ export interface Ensured {
 type Config = Partial<StreamConfig> & { readonly name: string };
 
 /** Makes or updates streams. Throws `failed_precondition` naming the field (T3), `unavailable` when JetStream does not answer. */
-export function ensureStreams(bus: Bus, specs: Iterable<StreamSpec>, options?: EnsureOptions): Promise<Ensured[]> {
-  return ensureAll(bus, specs, options, streamConfig);
+export async function ensureStreams(
+  bus: Bus,
+  specs: Iterable<StreamSpec>,
+  options?: EnsureOptions,
+): Promise<Ensured[]> {
+  const all = [...specs];
+  for (const spec of all) await letGo(bus, spec);
+  return ensureAll(bus, all, options, streamConfig);
 }
 
 /** Makes or updates key-value buckets; other clients' key-value tools find them under the same names. Throws as `ensureStreams`. */
@@ -135,6 +141,17 @@ async function ensure(bus: Bus, config: Config): Promise<Ensured> {
     return { stream, outcome: change === undefined ? "unchanged" : "updated", kept };
   } catch (thrown) {
     throw explained(thrown, config);
+  }
+}
+
+async function letGo(bus: Bus, { name, moved = [] }: StreamSpec): Promise<void> {
+  if (moved.length === 0) return;
+  try {
+    const { config } = (await infoOf(bus, name)) ?? { config: { subjects: [] } };
+    const subjects = config.subjects.filter((subject) => !moved.includes(subject));
+    if (subjects.length < config.subjects.length) await bus.jsm.streams.update(name, { subjects });
+  } catch (thrown) {
+    throw explained(thrown, { name });
   }
 }
 

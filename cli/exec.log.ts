@@ -1,32 +1,35 @@
-/** What the execution stream says about assignments, live and from its past. */
+/** What the execution streams say about assignments, live and from their past. */
 import { asking } from "../bus/apierror.ts";
 import type { Bus } from "../bus/connect.ts";
 import { execSubject } from "../contracts/execution/subjects.ts";
-import { streams } from "../contracts/streams.ts";
+import { streams, type StreamSpec } from "../contracts/streams.ts";
 
 export interface ExecEvent {
   readonly subject: string;
-  /** Epoch milliseconds. */
+  /** Epoch milliseconds, with fractions where the stream tells them. */
   readonly at: number;
   readonly tenant: string;
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-/** Every other subject of the stream is one that assignments go to. */
+/** Every other subject is one that assignments go to. */
 const kinds: Readonly<Record<string, string>> = {
   [execSubject.ack]: "ack",
   [execSubject.result]: "result",
 };
 
-/** The subjects of assignments, acknowledgements and results, those of this deployment included. Throws `unavailable`, `not_found`. */
-async function subjectsOf(bus: Bus): Promise<string[]> {
-  const { config } = await asking("look at the execution stream", () => bus.jsm.streams.info(streams.exec.name));
+const kept = [streams.exec, streams.execAcks];
+
+/** A stream's subjects, those of this deployment included. Throws `unavailable`, `not_found`. */
+async function subjectsOf(bus: Bus, { name }: StreamSpec): Promise<string[]> {
+  const { config } = await asking("look at the execution streams", () => bus.jsm.streams.info(name));
   return config.subjects.filter((subject) => !/^(retry|sched)\./.test(subject));
 }
 
-/** Calls back with every message as it is published. Gives back how to stop. Throws `unavailable`, `not_found` without the stream. */
+/** Calls back with every message as it is published. Gives back how to stop. Throws `unavailable`, `not_found` without the streams. */
 export async function followExec(bus: Bus, onEvent: (event: ExecEvent) => void): Promise<() => void> {
-  const subscriptions = (await subjectsOf(bus)).map((subject) =>
+  const subjects = (await Promise.all(kept.map((stream) => subjectsOf(bus, stream)))).flat();
+  const subscriptions = subjects.map((subject) =>
     bus.nc.subscribe(subject, {
       callback: (_error, message) =>
         onEvent(eventOf(subject, Date.now(), message.headers?.get("tenant_id") ?? "", message.string())),
@@ -37,21 +40,32 @@ export async function followExec(bus: Bus, onEvent: (event: ExecEvent) => void):
   };
 }
 
-/** Everything about one assignment that the stream still has, in order. Throws `unavailable`, `not_found` without the stream. */
+/** Everything about one assignment that the streams still have, in order. Throws `unavailable`, `not_found` without the streams. */
 export async function historyOf(bus: Bus, id: string): Promise<ExecEvent[]> {
-  const subjects = await subjectsOf(bus);
-  const { consumer, pending } = await asking("read the execution stream", async () => {
-    const made = await bus.js.consumers.get(streams.exec.name, { filter_subjects: subjects });
+  const found = (await Promise.all(kept.map((stream) => partOf(bus, stream, id)))).flat();
+  return found.toSorted((a, b) => placeOf(a) - placeOf(b));
+}
+
+/** A result may be on the disk before the acknowledgement that was published just before it. */
+function placeOf({ subject, at }: ExecEvent): number {
+  return subject === execSubject.result ? at + 1_000 : at;
+}
+
+async function partOf(bus: Bus, stream: StreamSpec, id: string): Promise<ExecEvent[]> {
+  const subjects = await subjectsOf(bus, stream);
+  const { consumer, pending } = await asking("read the execution streams", async () => {
+    const made = await bus.js.consumers.get(stream.name, { filter_subjects: subjects });
     return { consumer: made, pending: (await made.info()).num_pending };
   });
   const found: ExecEvent[] = [];
   let left = pending;
-  if (left > 0) {
+  try {
+    if (left === 0) return found;
     const messages = await consumer.consume({ max_messages: 500 });
     for await (const message of messages) {
       const event = eventOf(
         message.subject,
-        message.time.getTime(),
+        Number(message.timestampNanos / 1_000n) / 1_000,
         message.headers?.get("tenant_id") ?? "",
         message.string(),
       );
@@ -59,9 +73,10 @@ export async function historyOf(bus: Bus, id: string): Promise<ExecEvent[]> {
       if (--left <= 0) break;
     }
     messages.stop();
+    return found;
+  } finally {
+    await consumer.delete();
   }
-  await consumer.delete();
-  return found;
 }
 
 /** One line of a table. */

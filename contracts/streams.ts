@@ -26,6 +26,8 @@ export interface StreamSpec {
   readonly schedules: boolean;
   /** Atomic batches. */
   readonly atomic: boolean;
+  /** Subjects it took in earlier versions and another stream takes now: let go of at start. */
+  readonly moved?: readonly string[];
   /** The server refuses to remove messages, one by one or all, for everybody. Cannot be taken back. Not together with `schedules`. */
   readonly appendOnly?: true;
 }
@@ -77,12 +79,20 @@ export const streams = {
     retention: "workqueue",
   },
   // -- end of routing -------------------------------------------------------------------------------------------------
-  /** Assignments to execution workers, their acknowledgements and results (BeamLine, execution contract). */
+  /** Assignments to execution workers, and their results (BeamLine, execution contract). */
   exec: {
     ...base,
     name: "EXEC",
-    purpose: "execution assignments, acknowledgements and results",
-    subjects: ["caf.exec.assign.v1", "caf.exec.assign.v1.ack", "caf.exec.result.v1", "retry.exec.>", "sched.exec.>"],
+    purpose: "execution assignments and results",
+    subjects: ["caf.exec.assign.v1", "caf.exec.result.v1", "retry.exec.>", "sched.exec.>"],
+    moved: ["caf.exec.assign.v1.ack"],
+  },
+  /** Their acknowledgements, in a stream of their own: no result waits until one is on the disk. */
+  execAcks: {
+    ...base,
+    name: "EXEC_ACKS",
+    purpose: "acknowledgements of execution assignments",
+    subjects: ["caf.exec.assign.v1.ack", "retry.exec_acks.>", "sched.exec_acks.>"],
   },
   /** What was metered, for billing; the truth behind usage totals. */
   usage: {

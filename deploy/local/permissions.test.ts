@@ -25,8 +25,9 @@ beforeAll(async () => {
   const jsm = await jetstreamManager(setUp.nc);
   await jsm.streams.add({
     name: "EXEC",
-    subjects: ["caf.exec.assign.v1", "caf.exec.assign.v1.ack", "caf.exec.result.v1"],
+    subjects: ["caf.exec.assign.v1", "caf.exec.result.v1"],
   });
+  await jsm.streams.add({ name: "EXEC_ACKS", subjects: ["caf.exec.assign.v1.ack"] });
   await jsm.streams.add({ name: "MEMORY", subjects: ["log.memory.>"] });
   const bucket = await new Kvm(setUp.nc).create("policies");
   await bucket.put("key", "value");
@@ -249,26 +250,32 @@ test("an outside provider answers the worker that asks it, more than once, and n
   expect(await provider.refused()).toEqual(["_INBOX_WORKER.other"]);
 });
 
-test("an outside program consumes results through JetStream, and its acknowledgements count", async () => {
-  await using worker = await connectAs("worker");
-  await using gateway = await connectAs("anonymous");
-  await jetstream(gateway.nc).publish("caf.exec.result.v1", "{}"); // With the acknowledgement of the stream.
-  const jsm = await jetstreamManager(gateway.nc, { checkAPI: false });
-  expect(await jsm.streams.find("caf.exec.result.v1")).toBe("EXEC");
-  await jsm.consumers.add("EXEC", {
-    durable_name: "router-results",
-    ack_policy: AckPolicy.Explicit,
-    filter_subject: "caf.exec.result.v1",
-    deliver_policy: DeliverPolicy.Last,
-  });
-  const consumer = await jetstream(gateway.nc).consumers.get("EXEC", "router-results");
-  const message = await consumer.next({ expires: 2_000 });
-  expect(message?.string()).toBe("{}");
-  expect(await message?.ackAck()).toBe(true);
-  const info = await (await jetstreamManager(worker.nc)).consumers.info("EXEC", "router-results");
-  expect([info.num_ack_pending, info.num_pending]).toEqual([0, 0]);
-  expect(await gateway.refused()).toEqual([]);
-});
+test.each([
+  ["results", "caf.exec.result.v1", "EXEC", "router-results"],
+  ["acknowledgements of assignments", "caf.exec.assign.v1.ack", "EXEC_ACKS", "router-acks"],
+])(
+  "an outside program consumes %s through JetStream, and its acknowledgements count",
+  async (_, subject, stream, durable) => {
+    await using worker = await connectAs("worker");
+    await using gateway = await connectAs("anonymous");
+    await jetstream(gateway.nc).publish(subject, "{}"); // With the acknowledgement of the stream.
+    const jsm = await jetstreamManager(gateway.nc, { checkAPI: false });
+    expect(await jsm.streams.find(subject)).toBe(stream);
+    await jsm.consumers.add(stream, {
+      durable_name: durable,
+      ack_policy: AckPolicy.Explicit,
+      filter_subject: subject,
+      deliver_policy: DeliverPolicy.Last,
+    });
+    const consumer = await jetstream(gateway.nc).consumers.get(stream, durable);
+    const message = await consumer.next({ expires: 2_000 });
+    expect(message?.string()).toBe("{}");
+    expect(await message?.ackAck()).toBe(true);
+    const info = await (await jetstreamManager(worker.nc)).consumers.info(stream, durable);
+    expect([info.num_ack_pending, info.num_pending]).toEqual([0, 0]);
+    expect(await gateway.refused()).toEqual([]);
+  },
+);
 
 test("the edge reads logs and buckets, keeps payloads, and writes nothing else", async () => {
   await using worker = await connectAs("worker");

@@ -148,7 +148,7 @@ test("what breaks the contract is rejected by its field; what has no id is a dea
     error_code: "MISSING_REQUIRED_FIELD",
     error_message: "executor.channel is required",
   });
-  expect((await about(world.bus, "EXEC", "caf.exec.assign.v1.ack", bad.assignment_id))[0]?.body).toMatchObject({
+  expect((await about(world.bus, "EXEC_ACKS", "caf.exec.assign.v1.ack", bad.assignment_id))[0]?.body).toMatchObject({
     status: "rejected",
     message: "executor.channel is required",
   });
@@ -170,7 +170,7 @@ test("types it does not know are left to others", async () => {
   );
   const later = await assign(world.bus, assignment({ type: "echo", payload: 1 }));
   await resultFor(world.bus, later);
-  expect(await about(world.bus, "EXEC", "caf.exec.assign.v1.ack", id)).toEqual([]);
+  expect(await about(world.bus, "EXEC_ACKS", "caf.exec.assign.v1.ack", id)).toEqual([]);
 });
 
 test("results of a tenant that is not on the list are tried again, then dead letters", async () => {

@@ -320,7 +320,7 @@ describe("with workers", () => {
       assignment({ type: "sleep", payload: { ms: 30_000 } }, { options: { deadline_ms: 40_000 } }),
     );
     await until(
-      async () => (await about(bus, "EXEC", "caf.exec.assign.v1.ack", id)).length === 1,
+      async () => (await about(bus, "EXEC_ACKS", "caf.exec.assign.v1.ack", id)).length === 1,
       "an acknowledgement",
     );
     await caller.request("beamline.router.v1.cancel", { assignment_id: id, tenant_id: "acme" }, { timeoutMs: 5_000 });

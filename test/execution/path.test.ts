@@ -37,7 +37,7 @@ test("published, accepted, executed, reported, metered", async () => {
     version: "1",
     cp_phase: "cp1",
   });
-  const [ack] = await about(bus, "EXEC", "caf.exec.assign.v1.ack", id);
+  const [ack] = await about(bus, "EXEC_ACKS", "caf.exec.assign.v1.ack", id);
   expect(ack?.body).toMatchObject({ assignment_id: id, status: "accepted", tenant_id: "acme", trace_id: "trace-h" });
   expect(ack?.seq).toBeLessThan(result.seq);
   const usage = await usageFor(bus, id);
@@ -92,7 +92,7 @@ test("what nobody can do is refused, ends in a result, and stands on the worker'
   const { bus } = world;
   const id = await assign(bus, assignment({ type: "juggle", payload: {} }));
   expect((await resultFor(bus, id)).body).toMatchObject({ status: "error", error_code: "INVALID_INPUT" });
-  expect((await about(bus, "EXEC", "caf.exec.assign.v1.ack", id))[0]?.body).toMatchObject({ status: "rejected" });
+  expect((await about(bus, "EXEC_ACKS", "caf.exec.assign.v1.ack", id))[0]?.body).toMatchObject({ status: "rejected" });
   expect((await about(bus, "DLQ", "caf.exec.dlq.v1", id))[0]?.headers).toMatchObject({
     "x-dlq-reason": "validation_failed",
   });

@@ -69,7 +69,7 @@ export function executionWorkerWith(more: readonly Job[]): WorkerModule<typeof e
   return defineWorker({
     name: "execution",
     settings: executionSettings,
-    streams: [streams.exec, streams.deadLetters],
+    streams: [streams.exec, streams.execAcks, streams.deadLetters],
     buckets: [buckets.execStarted, buckets.execCancelled],
     objects: [objects.payloads],
 

@@ -10,15 +10,15 @@
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Bus } from "../../bus/connect.ts";
 import { execSubject } from "../../contracts/execution/subjects.ts";
-import { streams } from "../../contracts/streams.ts";
+import { streams, type StreamSpec } from "../../contracts/streams.ts";
 import { overIn, statusOf } from "./backpressure.ts";
 import type { Measures } from "./measures.ts";
 import type { Load, LoadFigures } from "./ports.ts";
 
-/** The consumers of the stream EXEC beside those of assignments, by the subject each is about. */
-const consumers: Readonly<Record<string, string>> = {
-  [execSubject.result]: "router-results",
-  [execSubject.ack]: "router-acks",
+/** The consumers beside those of assignments, by the subject each is about. */
+const consumers: Readonly<Record<string, readonly [durable: string, stream: StreamSpec]>> = {
+  [execSubject.result]: ["router-results", streams.exec],
+  [execSubject.ack]: ["router-acks", streams.execAcks],
 };
 
 /** Decisions the percentile is about. */
@@ -76,9 +76,10 @@ export class LoadMeter implements Load {
 
   async measure(subject: string): Promise<LoadFigures | undefined> {
     if (subject === this.#options.subject) return this.#own();
-    const consumer = this.#options.assignments[subject] ?? consumers[subject];
+    const assigned = this.#options.assignments[subject];
+    const [consumer, stream] = assigned === undefined ? (consumers[subject] ?? []) : [assigned];
     if (consumer === undefined) return undefined;
-    const lag = await this.#lagOf(consumer);
+    const lag = await this.#lagOf(consumer, stream);
     return lag && { pendingMessages: lag.pending, latencyP95Ms: 0, inflightMessages: lag.unacknowledged };
   }
 
@@ -120,11 +121,11 @@ export class LoadMeter implements Load {
   }
 
   /** Undefined while nobody consumes, or the bus is away. */
-  async #lagOf(consumer: string): Promise<Lag | undefined> {
+  async #lagOf(consumer: string, stream: StreamSpec = streams.exec): Promise<Lag | undefined> {
     if (!this.#bus.connected) return undefined;
     try {
       const { num_pending: pending, num_ack_pending: unacknowledged } = await this.#bus.jsm.consumers.info(
-        streams.exec.name,
+        stream.name,
         consumer,
       );
       return { pending, unacknowledged };

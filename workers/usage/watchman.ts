@@ -6,7 +6,7 @@ import { asking } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
 import { readHeartbeat, type Heartbeat } from "../../contracts/execution/heartbeat.ts";
 import { execSubject } from "../../contracts/execution/subjects.ts";
-import { streams } from "../../contracts/streams.ts";
+import { streams, type StreamSpec } from "../../contracts/streams.ts";
 import type { Alerts } from "./alerts.ts";
 import type { Measures } from "./measures.ts";
 
@@ -24,10 +24,10 @@ export interface WatchmanOptions {
   readonly now: () => number;
 }
 
-/** Consumers of the stream EXEC that are looked at beside those, and the subject each is about. */
+/** Consumers that are looked at beside those, the subject each is about, and its stream. */
 const consumers = [
-  ["router-results", execSubject.result],
-  ["router-acks", execSubject.ack],
+  ["router-results", execSubject.result, streams.exec],
+  ["router-acks", execSubject.ack, streams.execAcks],
 ] as const;
 
 interface Worker {
@@ -93,8 +93,8 @@ export class Watchman {
     const moment = Math.floor(this.#options.now() / this.#options.everyMs);
     await Promise.allSettled([
       this.#lookAtLetters(moment),
-      ...[...consumers, ...this.#options.assignments].map(([name, subject]) =>
-        this.#lookAtConsumer(name, subject, moment),
+      ...[...consumers, ...this.#options.assignments].map(([name, subject, stream = streams.exec]) =>
+        this.#lookAtConsumer(stream, name, subject, moment),
       ),
     ]);
     this.#lookAtWorkers();
@@ -116,8 +116,8 @@ export class Watchman {
     );
   }
 
-  async #lookAtConsumer(consumer: string, subject: string, moment: number): Promise<void> {
-    const info = await asking("look at a consumer", () => this.#bus.jsm.consumers.info(streams.exec.name, consumer));
+  async #lookAtConsumer(stream: StreamSpec, consumer: string, subject: string, moment: number): Promise<void> {
+    const info = await asking("look at a consumer", () => this.#bus.jsm.consumers.info(stream.name, consumer));
     const { num_pending: pending, num_ack_pending: unacknowledged } = info;
     this.#measures.router_jetstream_pending_messages.with({ subject, consumer }).set(pending);
     this.#measures.router_jetstream_ack_pending_messages.with({ subject, consumer }).set(unacknowledged);

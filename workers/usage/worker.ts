@@ -7,7 +7,7 @@
 import { consume, type ConsumeOptions, type ConsumerEvent, type MessageHandler } from "../../bus/consume.ts";
 import { asking } from "../../bus/apierror.ts";
 import { execSubject } from "../../contracts/execution/subjects.ts";
-import { buckets, streams } from "../../contracts/streams.ts";
+import { buckets, streams, type StreamSpec } from "../../contracts/streams.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { systemIds } from "../../runtime/ids.ts";
 import { bool, durationMs, int, list, optional } from "../../runtime/setting.ts";
@@ -60,9 +60,9 @@ const GUARDED = 2_048;
 
 /**
  * How long messages wait for one another, milliseconds. Nobody waits for a usage event, but many wait for the next assignment: metering one by one
- * took more of the machine than executing.
+ * took more of the machine, and of the server, than executing.
  */
-const GATHER_MS = 10;
+const GATHER_MS = 50;
 
 /** Redelivery of results and acknowledgements (BeamLine, consumers). */
 const BACKOFF_MS = [1_000, 2_000, 4_000];
@@ -70,7 +70,7 @@ const BACKOFF_MS = [1_000, 2_000, 4_000];
 export const usageWorker = defineWorker({
   name: "usage",
   settings: usageSettings,
-  streams: [streams.exec, streams.usage, streams.alerts, streams.deadLetters],
+  streams: [streams.exec, streams.execAcks, streams.usage, streams.alerts, streams.deadLetters],
   buckets: [buckets.execCancelled, buckets.providerHealth],
 
   async open(scope, { config, bus, log, metrics }) {
@@ -121,7 +121,7 @@ export const usageWorker = defineWorker({
     };
     const start = (
       name: string,
-      options: Omit<ConsumeOptions, "stream" | "backoffMs" | "durable">,
+      options: Omit<ConsumeOptions, "stream" | "backoffMs" | "durable"> & { readonly stream?: StreamSpec },
     ): Promise<unknown> => {
       const labels = { subject: options.filterSubjects?.[0] ?? "", consumer: name };
       const delivered = measures.router_jetstream_delivered_messages_total.with(labels);
@@ -153,6 +153,7 @@ export const usageWorker = defineWorker({
       onEvent: onEvent(execSubject.result),
     });
     await start("router-acks", {
+      stream: streams.execAcks,
       filterSubjects: [execSubject.ack],
       maxDeliver: 4,
       handler: ackHandler({ seen, checkTenant, measures }),
