@@ -34,7 +34,7 @@ export class Gathering {
     if (this.#moment !== undefined || pull.asked > 0) return;
     const free = this.#options.free();
     if (this.#backlog && free >= slots / 4) {
-      this.#begin();
+      void this.#begin();
       this.#fetch();
     } else if (!this.#backlog && free > 0) pull.ask(1);
   }
