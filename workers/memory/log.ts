@@ -193,7 +193,8 @@ export class MemoryLog {
     watch,
     signal,
   }: ReadOptions): AsyncGenerator<Entry> {
-    if (signal?.aborted === true) return;
+    const ended = (): boolean => signal?.aborted === true;
+    if (ended()) return;
     let messages;
     try {
       const consumer = await this.#bus.js.consumers.get(stream, {
@@ -220,6 +221,7 @@ export class MemoryLog {
     }
     const stop = (): void => messages.stop();
     signal?.addEventListener("abort", stop, { once: true });
+    if (ended()) stop(); // while the reading began
     try {
       for await (const message of messages) {
         const { pending, consumer: name, deliverySequence } = message.info;
