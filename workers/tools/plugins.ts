@@ -178,7 +178,7 @@ export class Plugins {
         "--",
         ...packages,
       ],
-      { signal },
+      { signal, foreign: true },
     );
   }
 
@@ -214,6 +214,7 @@ export class Plugins {
         input: JSON.stringify(input),
         signal: call.signal,
         limits: this.#limits,
+        foreign: true,
         maxBytes: MAX_OUTPUT,
         env: { PYTHONPATH: join(this.#home(call.tenant), ".deps"), PYTHONIOENCODING: "utf-8" },
       },

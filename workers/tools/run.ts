@@ -7,6 +7,7 @@ import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import { delimiter, isAbsolute, join } from "node:path";
 import type { Environment } from "../../runtime/config.ts";
+import { findWay, type Way } from "./apart.ts";
 import { missing, ToolFailure } from "./failure.ts";
 
 /** Limits of a child, by prlimit(1) of util-linux. */
@@ -26,6 +27,8 @@ export interface RunOptions {
   /** Bytes kept of each output. Default 1 MiB. */
   readonly maxBytes?: number;
   readonly limits?: Limits | undefined;
+  /** Others wrote it: it is kept apart from this process (apart.ts). */
+  readonly foreign?: boolean;
   /** Open files the child gets, as its numbers 3, 4 and so on. */
   readonly handles?: readonly number[];
 }
@@ -38,12 +41,14 @@ export interface Ran {
   readonly truncated: boolean;
 }
 
+const PROBE_MS = 5_000;
 const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 export class Programs {
   readonly #path: readonly string[];
   readonly #home: string;
   readonly #found = new Map<string, string | undefined>();
+  #way: Promise<Way | undefined> | undefined;
 
   /** @param env the worker's environment, of which children see only PATH @param home working and home directory of children */
   constructor(env: Environment, home: string) {
@@ -65,6 +70,15 @@ export class Programs {
     return found;
   }
 
+  /** How programs others wrote are kept apart here; undefined when they cannot be. */
+  apart(): Promise<Way | undefined> {
+    this.#way ??= findWay(async ([name = "", ...args]) => {
+      if ((await this.find(name)) === undefined) return false;
+      return (await this.run(name, args, { signal: AbortSignal.timeout(PROBE_MS) }).catch(() => undefined))?.code === 0;
+    });
+    return this.#way;
+  }
+
   /** What a child sees. */
   environment(more: Readonly<Record<string, string>> = {}): Record<string, string> {
     return { PATH: this.#path.join(":"), HOME: this.#home, LANG: "C.UTF-8", LC_ALL: "C.UTF-8", ...more };
@@ -76,7 +90,7 @@ export class Programs {
    */
   async run(name: string, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
     const { signal, input, maxBytes = 1024 * 1024 } = options;
-    const child = await this.#start(name, args, options, ["pipe", "pipe", "pipe"]);
+    const child = await this.#start(name, args, options, "waited");
     const [stdout, stderr] = [collect(child.stdout, maxBytes), collect(child.stderr, maxBytes)];
     const onAbort = (): void => kill(child);
     if (signal?.aborted === true) onAbort();
@@ -108,7 +122,7 @@ export class Programs {
 
   /** Starts a program and leaves it running. Throws `ToolFailure` when it cannot be started. */
   async leave(name: string, args: readonly string[], options: RunOptions = {}): Promise<number> {
-    const child = await this.#start(name, args, options, ["ignore", "ignore", "ignore"]);
+    const child = await this.#start(name, args, options, "left");
     const pid = await new Promise<number>((resolve, reject) => {
       child.once("error", (error) => reject(new ToolFailure(`${name} could not be started: ${error.message}`)));
       child.once("spawn", () => resolve(child.pid ?? 0));
@@ -121,37 +135,44 @@ export class Programs {
     name: string,
     args: readonly string[],
     options: RunOptions,
-    stdio: ("pipe" | "ignore")[],
+    kind: "waited" | "left",
   ): Promise<ChildProcess> {
     if (args.some((arg) => arg.includes("\0"))) throw new ToolFailure("an argument contains a NUL byte");
     const program = await this.find(name);
     if (program === undefined) throw missing(`the program ${name}`);
-    const limited = options.limits === undefined ? undefined : await this.#limited(program, args, options.limits);
-    const [command, vector] = limited ?? [program, args];
+    const limited =
+      options.limits === undefined ? [program, ...args] : await this.#limited(program, args, options.limits);
+    const [command = "", ...vector] = options.foreign === true ? await this.#kept(limited, kind) : limited;
+    const stdio = kind === "waited" ? "pipe" : "ignore";
     return spawn(command, vector, {
       cwd: options.cwd ?? this.#home,
       env: this.environment(options.env),
-      stdio: [...stdio, ...(options.handles ?? [])],
+      stdio: [stdio, stdio, stdio, ...(options.handles ?? [])],
       detached: true,
       shell: false,
     });
   }
 
-  async #limited(program: string, args: readonly string[], limits: Limits): Promise<[string, string[]]> {
+  /** The vector, kept apart where that can be done. */
+  async #kept(vector: readonly string[], kind: "waited" | "left"): Promise<readonly string[]> {
+    const [keeper = "", ...how] = (await this.apart())?.[kind] ?? [];
+    const found = keeper === "" ? undefined : await this.find(keeper);
+    return found === undefined ? vector : [found, ...how, ...vector];
+  }
+
+  async #limited(program: string, args: readonly string[], limits: Limits): Promise<string[]> {
     const prlimit = await this.find("prlimit");
     if (prlimit === undefined) throw missing("the program prlimit (util-linux)", "a sandbox needs it");
     return [
       prlimit,
-      [
-        `--as=${limits.memoryBytes}`,
-        `--nofile=${limits.files}`,
-        `--nproc=${limits.processes}`,
-        `--cpu=${limits.cpuSeconds}`,
-        "--core=0",
-        "--",
-        program,
-        ...args,
-      ],
+      `--as=${limits.memoryBytes}`,
+      `--nofile=${limits.files}`,
+      `--nproc=${limits.processes}`,
+      `--cpu=${limits.cpuSeconds}`,
+      "--core=0",
+      "--",
+      program,
+      ...args,
     ];
   }
 }

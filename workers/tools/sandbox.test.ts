@@ -1,12 +1,13 @@
 /** What plugins and spawned programs get of this machine, and what secrets leave behind. */
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { until } from "../../test/kit/until.ts";
 import { riskOf, TOO_RISKY } from "./pluginrisk.ts";
+import { Programs } from "./run.ts";
 import { startTestbed, type Answer, type Testbed } from "./testbed.ts";
 import type { Json } from "./tool.ts";
 
@@ -96,9 +97,73 @@ test("a spawned program has the same limits and nothing of our environment", asy
   const names = (await readFile(`/proc/${pid}/environ`, "utf8")).split("\0").map((entry) => entry.split("=")[0]);
   expect(new Set(names.filter(Boolean))).toEqual(new Set(["PATH", "HOME", "LANG", "LC_ALL", "MINE"]));
   await bed.run("process.kill", { pid });
-  for (const name of ["LD_PRELOAD", "a b", "A=B"])
-    expect(await bed.run("process.spawn", { command: "true", env: { [name]: "x" } })).toMatchObject({ success: false });
+  for (const [name, value] of [["LD_PRELOAD"], ["GCONV_PATH"], ["a b"], ["A=B"], ["NUL", "a\0b"]] as const)
+    expect(await bed.run("process.spawn", { command: "true", env: { [name]: value ?? "x" } })).toMatchObject({
+      success: false,
+      error: says(`env ${name} is not allowed`),
+    });
 });
+
+const way = await new Programs(process.env, tmpdir()).apart();
+
+describe.skipIf(way === undefined)("a program others wrote", () => {
+  test("cannot look into the worker: its environment, memory and open files are closed to it", async () => {
+    const body = [
+      "import os",
+      "def tried(look, path):",
+      "    try:",
+      "        look(path)",
+      "        return 'open'",
+      "    except OSError as error:",
+      "        return type(error).__name__",
+      "names = {'environ': lambda p: open(p).read(), 'mem': lambda p: open(p, 'rb'), 'fd': lambda p: os.readlink(p + '/0'), 'cwd': os.readlink}",
+      "return {name: tried(look, '/proc/%d/%s' % (data['pid'], name)) for name, look in names.items()}",
+    ].join("\n");
+    await plugin("nosy", body);
+    const closed = "PermissionError";
+    const { output } = await bed.run("plugin.nosy", { pid: process.pid });
+    expect(output).toEqual({ environ: closed, mem: closed, fd: closed, cwd: closed });
+    const script = `cat /proc/${process.pid}/environ > seen; echo "$?" > end`;
+    expect((await bed.run("process.spawn", { command: "sh", args: ["-c", script] })).error).toBe("");
+    const end = await until(
+      async () => (await readFile(join(bed.root, "end"), "utf8").catch(() => "")) || undefined,
+      "the end",
+    );
+    expect(end).toBe("1\n");
+    expect(await readFile(join(bed.root, "seen"), "utf8")).toBe("");
+  });
+
+  test.skipIf(way?.name !== "namespaces")(
+    "takes everything it started along, whatever session it moved to",
+    async () => {
+      const body = [
+        "import os, time",
+        "if os.fork() == 0:",
+        "    os.setsid()",
+        "    if os.fork() == 0:",
+        "        time.sleep(600)",
+        "    os._exit(0)",
+        "time.sleep(data['stay'])",
+        "return {'done': True}",
+      ].join("\n");
+      await plugin("breeds", body);
+      // The one left behind holds the output open: an answer must not wait for it.
+      expect(await bed.run("plugin.breeds", { stay: 0 })).toMatchObject({ success: true, output: { done: true } });
+      await until(async () => (await running("breeds.py")) === 0, "the end of what it left behind");
+      const late = bed.run("plugin.breeds", { stay: 600 }, { timeoutMs: 5_000 });
+      await until(async () => (await running("breeds.py")) > 0, "its start");
+      expect(await late).toMatchObject({ success: false, error: says("was stopped") });
+      await until(async () => (await running("breeds.py")) === 0, "the end of all of it");
+    },
+  );
+});
+
+/** Processes whose command line names something. */
+async function running(what: string): Promise<number> {
+  const ids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const lines = await Promise.all(ids.map((id) => readFile(`/proc/${id}/cmdline`, "utf8").catch(() => "")));
+  return lines.filter((line) => line.includes(what)).length;
+}
 
 test("plugins hand on: piped or merged, refused when the next is gone, ended when they go round", async () => {
   await plugin("second", "return {'b': data.get('a', 0) + 1}");

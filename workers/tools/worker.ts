@@ -66,6 +66,8 @@ export const toolsWorker = defineWorker({
     const grants = new Grants(new Bucket(bus, buckets.toolGrants), clock);
     const executions = new Executions(bus);
     const programs = new Programs(env, files.roots[0] ?? "/");
+    if ((await programs.apart()) === undefined)
+      log.warn("plugins and spawned programs cannot be kept from reading this process's environment and memory here");
     const servers = await readMcpFile(config.BEAMLINE_TOOLS_MCP);
     const mcp = scope.use("mcp servers", new McpServers({ egress, programs, servers, version: VERSION }), (m) =>
       m.close(),

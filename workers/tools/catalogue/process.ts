@@ -12,6 +12,9 @@ const OURS = join(CGROUPS, "aios");
 const TICKS = 100;
 const PAGE_BYTES = 4096;
 
+/** What makes the programs that set the sandbox up load code of the caller's choice. */
+const LOADS = /^(LD_\w*|GCONV_PATH|LOCPATH|GLIBC_TUNABLES)$/;
+
 const pid = int("Process id.", { minimum: 1, maximum: 4_194_304 });
 
 export interface ProcessFacts {
@@ -51,10 +54,10 @@ export const process: Namespace<"process"> = {
     changes: true,
     async run({ command, args = [], env = {} }, { host }) {
       for (const name of Object.keys(env)) {
-        if (!/^[A-Za-z_]\w*$/.test(name) || name.startsWith("LD_"))
+        if (!/^[A-Za-z_]\w*$/.test(name) || LOADS.test(name) || env[name]?.includes("\0") === true)
           throw new ToolFailure(`process.spawn: env ${name} is not allowed`);
       }
-      return { pid: await host.programs.leave(command, args, { env, limits: host.limits }) };
+      return { pid: await host.programs.leave(command, args, { env, limits: host.limits, foreign: true }) };
     },
   }),
 
