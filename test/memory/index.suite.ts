@@ -128,6 +128,8 @@ export function indexSuite(name: string, open: () => Promise<Index>): void {
         "*",
         "-",
         "^a",
+        "a\u0000b",
+        "\u{1E900}",
         "多",
       ]) {
         await index.search({

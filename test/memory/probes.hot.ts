@@ -225,6 +225,10 @@ export const hotProbes: readonly Probe[] = [
       expect(after?.uses).toBe(51);
       expect(after?.success_rate).toBeCloseTo(29 / 51, 9);
       await call("updatePatternStats", { id: `${id}-unknown`, success: true });
+      const full = 2 ** 31 - 1;
+      await call("storePattern", { id: `${id}-full`, trigger: `${id} full`, success_rate: 0.5, uses: full });
+      await call("updatePatternStats", { id: `${id}-full`, success: true });
+      expect((await call("findPattern", { trigger: `${id} full` })).pattern?.uses).toBe(full);
     },
   },
   {

@@ -82,6 +82,8 @@ export const longTermProbes: readonly Probe[] = [
       expect((await call("semanticSearch", { query, collections: ["incidents"], n_results: 3 })).results).toHaveLength(
         3,
       );
+      const odd = `${word}\u0000number7 ${"-".repeat(100_000)}`;
+      expect((await call("semanticSearch", { query: odd, collections: ["incidents"] })).results[0]?.id).toBe(`${id}-7`);
       const best = relevances[0] ?? 1;
       expect(
         (await call("semanticSearch", { query, collections: ["incidents"], min_relevance: best })).results,

@@ -169,7 +169,8 @@ function search({ tenant, collections, vector, words, limit: wanted }: Query): C
   const rows = new Set(near.map(({ row }) => row));
   if (words.length > 0) {
     const scopes = collections.map((collection) => scope(tenant, collection)).join(" OR ");
-    const wanted = words.map((word) => `"${word.replaceAll('"', '""')}"*`).join(" OR ");
+    // In quotes nothing is a command; a zero would end the text of the query, quotes or not.
+    const wanted = words.map((word) => `"${word.replaceAll("\0", " ").replaceAll('"', '""')}"*`).join(" OR ");
     const found = on
       .prepare("SELECT rowid AS row FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?")
       .all(`scope:(${scopes}) AND text:(${wanted})`, limit) as unknown as { row: number }[];

@@ -135,11 +135,14 @@ async function learnPattern(
   }
 }
 
-/** A pattern after one more use (aiOS, memory, UpdatePatternStats). `at` in seconds. */
+/** The largest count that the field can hold. */
+const MOST_USES = 2 ** 31 - 1;
+
+/** A pattern after one more use (aiOS, memory, UpdatePatternStats). `at` in seconds. A full count stays full. */
 export function used(pattern: Pattern, success: boolean, at: bigint): Pattern {
   const uses = pattern.uses + 1;
   const success_rate = (pattern.success_rate * pattern.uses + (success ? 1 : 0)) / uses;
-  return { ...pattern, uses, success_rate, last_used: at };
+  return { ...pattern, uses: Math.min(MOST_USES, uses), success_rate, last_used: at };
 }
 
 function parsed(bytes: Buffer): unknown {

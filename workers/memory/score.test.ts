@@ -8,6 +8,14 @@ test("words are lower case, without punctuation around them, each once; words th
   expect(wordsOf("c++ (v1.2)")).toEqual(["c", "v1.2"]);
   expect(wordsOf(" \t\n")).toEqual([]);
   expect(wordsOf("多 ÄRGER")).toEqual(["多", "ärger"]);
+  expect(wordsOf("disk\u0000full\u0007 now?")).toEqual(["disk", "full", "now"]);
+});
+
+test("of a query without end the first 200 words are looked for", () => {
+  const words = Array.from({ length: 100_000 }, (_, n) => `word${n}`);
+  expect(wordsOf(words.join(" "))).toEqual(words.slice(0, 200));
+  // A run of punctuation inside a word is passed once, not once for each of its characters: that would take hours.
+  expect(wordsOf(`--a${"-".repeat(3_000_000)}a`)).toEqual(["a"]);
 });
 
 test("the keyword score is the share of words found somewhere in the text; a query without words makes 0.2 of everything", () => {

@@ -19,15 +19,26 @@ const common = new Set(
   ).split(" "),
 );
 
-/** The words of a query that are looked for: lower case, without punctuation around them, each once. */
+/** Words of a query that are looked for at most, from its beginning: each costs a look into every candidate. */
+const MOST_WORDS = 200;
+/** Characters of a query that words are taken from. */
+const READ_CHARS = 20_000;
+
+/**
+ * The words of a query that are looked for: lower case, without punctuation around them, each once, the first 200. White space and control
+ * characters are between words.
+ */
 export function wordsOf(query: string): string[] {
   const all = new Set<string>();
-  for (const raw of query.toLowerCase().split(/\s+/u)) {
-    const word = raw.replaceAll(/^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$/gu, "");
-    if (word !== "") all.add(word);
+  for (const raw of query
+    .slice(0, READ_CHARS)
+    .toLowerCase()
+    .split(/[\s\p{Cc}]+/u)) {
+    const word = /[\p{L}\p{N}](?:.*[\p{L}\p{N}])?/su.exec(raw)?.[0]; // in one pass, whatever there is between
+    if (word !== undefined) all.add(word);
   }
   const telling = [...all].filter((word) => !common.has(word));
-  return telling.length > 0 ? telling : [...all];
+  return (telling.length > 0 ? telling : [...all]).slice(0, MOST_WORDS);
 }
 
 /** Share of the words that occur somewhere in the text, whatever their case. */
