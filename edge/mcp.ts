@@ -117,10 +117,7 @@ function serverFor(caller: Caller, { headers, agent }: Visit): Server {
       tools: tools.map((tool) => ({
         name: tool.name,
         description: tool.description,
-        inputSchema: {
-          type: "object" as const,
-          ...(tool.input_schema.length > 0 && (JSON.parse(tool.input_schema.toString()) as object)),
-        },
+        inputSchema: inputSchemaOf(tool.input_schema),
         annotations: {
           idempotentHint: tool.idempotent,
           destructiveHint: tool.risk_level === "high" || tool.risk_level === "critical",
@@ -152,4 +149,22 @@ function serverFor(caller: Caller, { headers, agent }: Visit): Server {
     };
   });
   return server;
+}
+
+/** A schema as the protocol carries it: of type `object` alone, each property an object. One that is not would spoil the list for every tool. */
+function inputSchemaOf(bytes: Uint8Array): { type: "object"; properties?: Record<string, object> } {
+  const parsed: unknown = bytes.length === 0 ? {} : JSON.parse(Buffer.from(bytes).toString());
+  const schema = typeof parsed === "object" && parsed !== null ? parsed : {};
+  const given: unknown = "properties" in schema ? schema.properties : undefined;
+  if (typeof given !== "object" || given === null) return { ...schema, type: "object" };
+  const properties = Object.fromEntries(
+    Object.entries(given).map(([name, value]: [string, unknown]) => [name, asObject(value)]),
+  );
+  return { ...schema, type: "object", properties };
+}
+
+/** What `true` and `false` stand for. */
+function asObject(schema: unknown): object {
+  if (typeof schema === "object" && schema !== null) return schema;
+  return schema === false ? { not: {} } : {};
 }

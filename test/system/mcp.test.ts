@@ -25,6 +25,38 @@ test("tools are listed with their schemas, and called", async () => {
   await client.close();
 });
 
+test("a registered tool whose schema the protocol cannot carry as it stands hides no other, and can be called", async () => {
+  const register = (name: string, schema: unknown): Promise<unknown> =>
+    world.caller.request(
+      "aios.tools.v1.register",
+      { tool: { name, input_schema: JSON.stringify(schema) }, handler_address: "nats:beamline.ext.tools.odd" },
+      { timeoutMs: 10_000 },
+    );
+  const schemas: Record<string, unknown> = {
+    "odd.booleans": { type: "object", properties: { any: true, none: false }, required: ["any"] },
+    "odd.nullable": { type: ["object", "null"], properties: { text: { type: "string" } } },
+    "odd.all": true,
+  };
+  for (const [name, schema] of Object.entries(schemas))
+    expect(await register(name, schema)).toEqual({ accepted: true });
+  const client = new Client({ name: "test", version: "1" });
+  await client.connect(new StreamableHTTPClientTransport(new URL(`http://${world.http}/mcp`)));
+  const { tools } = await client.listTools();
+  const listed = Object.fromEntries(tools.map(({ name, inputSchema }) => [name, inputSchema]));
+  expect(listed["fs.stat"]).toBeDefined();
+  expect(listed).toMatchObject({
+    "odd.booleans": { type: "object", properties: { any: {}, none: { not: {} } }, required: ["any"] },
+    "odd.nullable": { type: "object", properties: { text: { type: "string" } } },
+    "odd.all": { type: "object" },
+  });
+  const call = await client.callTool({ name: "odd.booleans", arguments: { any: 1 } });
+  expect(call).toMatchObject({
+    isError: true,
+    content: [{ text: expect.stringContaining("no tool handler") as string }],
+  });
+  await client.close();
+});
+
 test("a page of another origin is refused", async () => {
   const response = await fetch(`http://${world.http}/mcp`, {
     method: "POST",

@@ -1,7 +1,7 @@
 import { createServer, type Server as HttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { access, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { Server as GrpcServer, ServerCredentials } from "@grpc/grpc-js";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
@@ -147,6 +147,12 @@ describe("registration", () => {
       "127.0.0.1:1",
       "pattern",
     ],
+    [
+      "an input that is no object",
+      definition("custom.echo", { input_schema: '{"type":"array"}' }),
+      "127.0.0.1:1",
+      "tool.input_schema must be of type object",
+    ],
     ["an unknown risk", definition("custom.echo", { risk_level: "dire" }), "127.0.0.1:1", "tool.risk_level"],
     [
       "a timeout beyond all bounds",
@@ -261,6 +267,49 @@ describe("handlers", () => {
       say: "x",
       execution_id: done.execution_id,
     });
+  });
+});
+
+describe("what is registered cannot", () => {
+  test("reach by its rollback_tool what the agent may not use, nor give it what it does not take", async () => {
+    const made = join(bed.root, "made-by-a-rollback");
+    const address = `127.0.0.1:${grpcPort}`;
+    await register(definition("sly.do", { reversible: true, rollback_tool: "process.spawn" }), address);
+    const input = { command: "touch", args: [made] };
+    const done = await bed.run("sly.do", input, { agent: "system-agent" });
+    expect(done.success).toBe(true);
+    expect(await bed.rpc("rollback", { execution_id: done.execution_id })).toEqual({
+      error: 'Capability denied: missing ["process_manage"]',
+    });
+    const allowed = await bed.run("sly.do", { args: [made] });
+    expect(await bed.rpc("rollback", { execution_id: allowed.execution_id })).toMatchObject({
+      error: says("missing required field 'command'"),
+    });
+    await expect(access(made)).rejects.toThrow();
+  });
+
+  test("hold everyone up with its schema", async () => {
+    const address = `127.0.0.1:${grpcPort}`;
+    const schema = (input: Json): Json => ({ input_schema: JSON.stringify(input) });
+    await register(definition("slow.round", schema({ $ref: "#" })), address);
+    expect(await bed.run("slow.round", { say: "x" })).toMatchObject({ error: says("refers to itself without end") });
+    const items = Array.from({ length: 40_000 }, (_, n) => ({ n }));
+    await register(definition("slow.unique", schema({ properties: { items: { uniqueItems: true } } })), address);
+    const unique = await bed.run("slow.unique", { items, say: "each once" });
+    expect(unique).toMatchObject({ success: true, output: { echo: "each once" } });
+    expect(
+      await bed.run("slow.unique", {
+        items: [
+          { a: 1, b: 2 },
+          { b: 2, a: 1 },
+        ],
+      }),
+    ).toMatchObject({
+      error: says("/items must NOT have duplicate items"),
+    });
+    const choices = Array.from({ length: 4_000 }, (_, n) => ({ required: [n < 3_999 ? `x${n}` : "n"] }));
+    await register(definition("slow.any", schema({ properties: { items: { items: { anyOf: choices } } } })), address);
+    expect(await bed.run("slow.any", { items })).toMatchObject({ error: says("takes more than 500 ms to check") });
   });
 });
 

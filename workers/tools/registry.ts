@@ -105,6 +105,7 @@ export class Registry {
     const definition = complete(given);
     compileForeign(definition.input_schema, "tool.input_schema");
     compileForeign(definition.output_schema, "tool.output_schema");
+    refuseOtherThanObjects(definition.input_schema);
     await this.#outside.check(address);
     const registered = { definition, handler_address: address, registered_at: this.#clock.now(), registered_by: by };
     await this.#bucket.update(keyOf(tenant, definition.name), () => registered);
@@ -224,6 +225,15 @@ function complete(given: ToolDefinition): Registered["definition"] {
     input_schema: given.input_schema.toString("utf8"),
     output_schema: given.output_schema.toString("utf8"),
   };
+}
+
+/** Inputs are objects: no input could ever match a schema that says otherwise. Throws `invalid_argument`. */
+function refuseOtherThanObjects(text: string): void {
+  const { type } = (text === "" ? {} : JSON.parse(text)) as { type?: unknown };
+  if (type === undefined || [type].flat().includes("object")) return;
+  throw new BeamlineError("invalid_argument", "tool.input_schema must be of type object, as inputs are", {
+    field: "tool.input_schema",
+  });
 }
 
 const builtInNamespaces = new Set(Object.keys(facts).map((name) => name.slice(0, name.indexOf("."))));

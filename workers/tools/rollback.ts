@@ -2,7 +2,7 @@
  * Undoing an execution, by its id (aiOS tools, 1.3 backup and rollback).
  *
  * R1 An execution is undone once: the one who moves its record from `finished` to `undoing` does it.
- * R2 The agent it was done for must still be allowed to use the tool, and is charged for it.
+ * R2 The agent it was done for must still be allowed to use the tool, and the one that undoes it, and is charged for it.
  * R3 What would not work is found out before the record is touched, so that a refused rollback can be asked for again.
  */
 import { BeamlineError } from "../../contracts/errors.ts";
@@ -154,12 +154,15 @@ export class Rollbacks {
     offered: Offered,
     context: CallContext,
   ): Promise<{ readonly refusal: string } | { readonly fence: Fence | undefined }> {
-    const { grants, rate } = this.#ports;
-    const { missing, known, fence } = await grants.check(context.tenant, execution.agent_id, offered.needs, async () =>
+    const { grants, rate, registry } = this.#ports;
+    const { tenant } = context;
+    const opposites = execution.steps.flatMap((step) => (step.op === "run" ? registry.find(tenant, step.tool) : []));
+    const needs = [offered, ...(await Promise.all(opposites))].flatMap((each) => each?.needs ?? []);
+    const { missing, known, fence } = await grants.check(tenant, execution.agent_id, [...new Set(needs)], async () =>
       execution.steps.flatMap(touched),
     );
     if (missing.length > 0 || !known) return { refusal: wordDenied(missing) };
-    const passes = await rate.take(context.tenant, execution.agent_id, execution.tool_name);
+    const passes = await rate.take(tenant, execution.agent_id, execution.tool_name);
     return passes ? { fence } : { refusal: "Rate limit exceeded" };
   }
 

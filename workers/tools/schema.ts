@@ -1,6 +1,8 @@
 /** JSON Schemas of tools: how they are written here, and how values are held against them (2020-12, by ajv). */
+import { createContext, Script } from "node:vm";
 import { Ajv2020, type ErrorObject, type ValidateFunction } from "ajv/dist/2020.js";
 import { BeamlineError } from "../../contracts/errors.ts";
+import { canonical } from "./canonical.ts";
 import type { Json, Schema } from "./tool.ts";
 
 // -- writing ------------------------------------------------------------------------------------------------------------------------
@@ -66,7 +68,7 @@ export function compile(schema: Schema): Check {
 
 /**
  * A check for a schema from outside. Throws `invalid_argument` naming the field when it is no JSON, no schema, too large, or holds a
- * pattern that could run for ever.
+ * pattern that could run for ever. A value that takes too long to hold against it is a violation: everyone else would wait.
  */
 export function compileForeign(text: string, field: string): Check {
   if (text === "") return () => [];
@@ -89,8 +91,26 @@ export function compileForeign(text: string, field: string): Check {
       validateFormats: false,
       loadSchema: undefined as never,
     });
-    const validate = ajv.compile(schema);
-    return (value) => (validate(value) ? [] : (validate.errors ?? []).slice(0, MAX_LISTED).map(violation));
+    ajv.removeKeyword("uniqueItems"); // its own takes time in proportion to the square of the items
+    ajv.addKeyword({
+      keyword: "uniqueItems",
+      type: "array",
+      schemaType: "boolean",
+      validate: (wanted: boolean, items: readonly unknown[]) =>
+        !wanted || new Set(items.map(canonical)).size === items.length,
+      error: { message: "must NOT have duplicate items" },
+    });
+    const validate = inTime(() => ajv.compile(schema));
+    return (value) => {
+      try {
+        return inTime(() => validate(value)) ? [] : (validate.errors ?? []).slice(0, MAX_LISTED).map(violation);
+      } catch (thrown) {
+        if (thrown instanceof RangeError)
+          return [{ at: "", what: "cannot be checked: the schema refers to itself without end" }];
+        if (isTimeout(thrown)) return [{ at: "", what: `takes more than ${CHECK_MS} ms to check` }];
+        throw thrown;
+      }
+    };
   } catch (thrown) {
     throw refused(field, `is not a usable JSON Schema: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
   }
@@ -116,6 +136,25 @@ function refusePatterns(schema: unknown, field: string): void {
     }
     refusePatterns(value, field);
   }
+}
+
+/** Longest a schema from outside may keep everyone waiting, milliseconds. */
+const CHECK_MS = 500;
+const sandbox: { task: () => unknown } = { task: () => undefined };
+const within = createContext(sandbox);
+const perform = new Script("task()");
+
+/** Does it, and gives up after `CHECK_MS`. */
+function inTime<T>(task: () => T): T {
+  sandbox.task = task;
+  return perform.runInContext(within, { timeout: CHECK_MS }) as T;
+}
+
+/** By its code: an error of another context is no `Error` of ours. */
+function isTimeout(thrown: unknown): boolean {
+  return (
+    typeof thrown === "object" && thrown !== null && "code" in thrown && thrown.code === "ERR_SCRIPT_EXECUTION_TIMEOUT"
+  );
 }
 
 function refused(field: string, what: string): BeamlineError {

@@ -39,6 +39,7 @@ import { openSweeper } from "./sweeper.ts";
 import { askHost, toolEndpoints } from "./endpoints.ts";
 import { VERSION } from "../../runtime/version.ts";
 import { Secrets } from "./secrets.ts";
+import { wordInput } from "./schema.ts";
 import { toolsSettings } from "./settings.ts";
 import { ToolFailure } from "./failure.ts";
 
@@ -127,10 +128,14 @@ export const toolsWorker = defineWorker({
         const offered = await registry.find(call.tenant, name);
         if (offered === undefined) throw new ToolFailure(`the tool ${name} is gone`);
         if (call.depth > 4) throw new ToolFailure(`${name}: tools call one another too deeply`);
+        // What a registered tool names as its opposite gets that tool's input like anyone's, and none of what only we may ask for.
+        const ours = Object.hasOwn(facts, call.tool);
+        const violations = ours ? [] : offered.checkInput(input);
+        if (violations.length > 0) throw new ToolFailure(wordInput(name, violations));
         return offered.handler.run(input, {
           ...call,
           tool: name,
-          depth: call.depth + 1,
+          depth: ours ? call.depth + 1 : 0,
           steps: [],
           undo: () => undefined,
         });
