@@ -171,6 +171,16 @@ const mayNot: Record<Exclude<Who, "operator">, { publish: string[]; subscribe: s
       "$JS.API.CONSUMER.CREATE.KV_policies.x.y",
       "$JS.API.CONSUMER.MSG.NEXT.MEMORY.x",
       "$JS.API.STREAM.DELETE.EXEC",
+      // Taking from the consumers metering, deadlines and acknowledgements go by would be taking a bill or a timer away.
+      "$JS.API.CONSUMER.MSG.NEXT.EXEC.router-results",
+      "$JS.API.CONSUMER.MSG.NEXT.EXEC.router-deadlines",
+      "$JS.API.CONSUMER.MSG.NEXT.EXEC_ACKS.router-acks",
+      "$JS.API.CONSUMER.DURABLE.CREATE.EXEC.router-results",
+      "$JS.API.CONSUMER.CREATE.EXEC.router-results",
+      "$JS.API.CONSUMER.CREATE.EXEC.router-results.caf.exec.result.v1",
+      "$JS.API.CONSUMER.DURABLE.CREATE.EXEC.exec-workers",
+      "$JS.API.CONSUMER.CREATE.EXEC.exec-workers.caf.exec.assign.v1",
+      "$JS.API.CONSUMER.CREATE.EXEC_ACKS.router-acks.caf.exec.assign.v1.ack",
     ],
     subscribe: [
       "_INBOX_EDGE.>",
@@ -251,10 +261,10 @@ test("an outside provider answers the worker that asks it, more than once, and n
 });
 
 test.each([
-  ["results", "caf.exec.result.v1", "EXEC", "router-results"],
-  ["acknowledgements of assignments", "caf.exec.assign.v1.ack", "EXEC_ACKS", "router-acks"],
+  ["results", "caf.exec.result.v1", "EXEC", "gateway-results"],
+  ["acknowledgements of assignments", "caf.exec.assign.v1.ack", "EXEC_ACKS", "gateway-acks"],
 ])(
-  "an outside program consumes %s through JetStream, and its acknowledgements count",
+  "an outside program consumes %s through JetStream by a name of its own, and its acknowledgements count",
   async (_, subject, stream, durable) => {
     await using worker = await connectAs("worker");
     await using gateway = await connectAs("anonymous");
