@@ -13,6 +13,7 @@ import { apiCode, apiCodeOf, asking } from "./apierror.ts";
 import { redeem, release } from "./claims.ts";
 import type { Bus } from "./connect.ts";
 import { payloadIn, readLetter, type Letter } from "./letter.ts";
+import { toldBy } from "./otherletters.ts";
 import { publishRetrying } from "./retrying.ts";
 import { withoutControl } from "./retry.ts";
 
@@ -24,7 +25,11 @@ export interface DeadLetterEntry {
   /** When it was stored, epoch milliseconds. */
   readonly timestampMs: number;
   readonly reason: string;
-  /** Undefined for the forms other programs write (BeamLine, intake validation and worker forms): they cannot be redriven. */
+  /** Empty when it does not say. */
+  readonly tenantId: string;
+  /** What was wrong, for people; empty when it does not say. */
+  readonly error: string;
+  /** Undefined for the other forms (BeamLine, intake validation and worker forms): they do not hold their message and cannot be redriven. */
   readonly letter: Letter | undefined;
   readonly body: Uint8Array;
 }
@@ -193,11 +198,14 @@ async function nextEntry(bus: Bus, letters: StreamSpec, from: number): Promise<D
   });
   if (message === null) return undefined;
   const letter = ownLetter(message.subject, readLetter(message.data));
+  const told = letter === undefined ? toldBy(message.data) : undefined;
   return {
     seq: message.seq,
     subject: message.subject,
     timestampMs: message.time.getTime(),
-    reason: letter?.reason ?? message.header.get(header.dlqReason),
+    reason: letter?.reason ?? (message.header.get(header.dlqReason) || (told?.reason ?? "")),
+    tenantId: letter?.tenant_id ?? told?.tenantId ?? "",
+    error: letter?.context.error.message ?? told?.error ?? "",
     letter,
     body: message.data,
   };
@@ -213,7 +221,7 @@ function matcher({ subject, reason, tenantId }: DeadLetterFilter): (entry: DeadL
   const pattern = subject?.split(".");
   return (entry) =>
     (reason === undefined || entry.reason === reason) &&
-    (tenantId === undefined || entry.letter?.tenant_id === tenantId) &&
+    (tenantId === undefined || entry.tenantId === tenantId) &&
     (pattern === undefined || subjectMatches(pattern, entry.letter?.original_subject ?? entry.subject));
 }
 

@@ -26,13 +26,13 @@ export function dlqCommand(program: Command, context: CommandContext = stackCont
         after: options.after,
       });
       out.table(
-        entries.map(({ seq, timestampMs, reason, letter, subject }) => ({
+        entries.map(({ seq, timestampMs, reason, letter, subject, tenantId, error }) => ({
           seq,
           time: new Date(timestampMs).toISOString(),
           subject: letter?.original_subject ?? subject,
-          tenant: letter?.tenant_id ?? "",
+          tenant: tenantId,
           reason,
-          error: letter?.context.error.message ?? "",
+          error,
           redrivable: letter !== undefined,
         })),
         "no dead letters",

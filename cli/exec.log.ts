@@ -1,6 +1,7 @@
 /** What the execution streams say about assignments, live and from their past. */
 import { asking } from "../bus/apierror.ts";
 import type { Bus } from "../bus/connect.ts";
+import { objectOrText, text as textIn } from "../contracts/execution/reading.ts";
 import { execSubject } from "../contracts/execution/subjects.ts";
 import { streams, type StreamSpec } from "../contracts/streams.ts";
 
@@ -81,16 +82,24 @@ async function partOf(bus: Bus, stream: StreamSpec, id: string): Promise<ExecEve
 
 /** One line of a table. */
 export function rowOf({ subject, at, tenant, body }: ExecEvent): Record<string, unknown> {
-  const job = body["job"] as { type?: unknown } | undefined;
   return {
     time: new Date(at).toISOString().slice(11, 23),
     what: kinds[subject] ?? "assignment",
     assignment: body["assignment_id"],
     tenant,
     status: body["status"] ?? "",
-    job: typeof job?.type === "string" ? job.type : "",
+    job: jobType(body),
     detail: body["error_message"] ?? body["message"] ?? "",
   };
+}
+
+/** In every shape results have in the wild (BeamLine, ExecResult): an object, its text, or `job_type`. */
+function jobType(body: ExecEvent["body"]): string {
+  try {
+    return textIn(objectOrText(body, "job") ?? {}, "type") || textIn(body, "job_type");
+  } catch {
+    return "";
+  }
 }
 
 function eventOf(subject: string, at: number, tenant: string, text: string): ExecEvent {

@@ -99,7 +99,7 @@ export const streams = {
     ...base,
     name: "USAGE",
     purpose: "metered usage",
-    subjects: ["beamline.usage.v1.metered"],
+    subjects: ["beamline.usage.v1.metered", "retry.usage.probe"],
     maxAgeMs: 400 * DAY_MS,
   },
   alerts: { ...base, name: "ALERTS", purpose: "alerts", subjects: ["beamline.alert.v1.*"], maxAgeMs: 30 * DAY_MS },

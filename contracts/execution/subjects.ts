@@ -20,6 +20,12 @@ export const execSubject = {
   status: "beamline.router.v1.assignment",
 } as const;
 
+/**
+ * Where a stream is asked whether it holds a message id: asking is a publish that it drops, and on the contract's own subjects everybody who
+ * listens would hear an empty message.
+ */
+export const probeSubject = { exec: "retry.exec.probe", usage: "retry.usage.probe" } as const;
+
 const plainSubject = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
 /** Trees whose messages mean something else: an assignment there would be taken for a result, a bill, a request or a timer. */
 const trees = new Set(["beamline", "aios", "openwop", "log", "sched", "retry", "dlq", "_INBOX"]);
@@ -64,4 +70,9 @@ export function usageMsgId(ids: {
   readonly tenant_id: string;
 }): string {
   return ids.assignment_id === "" ? `usage-${ids.tenant_id}:${ids.request_id}` : `usage-${ids.assignment_id}`;
+}
+
+/** Whether a message id is that of a usage event of ours. */
+export function isMetered(msgId: string): boolean {
+  return msgId.startsWith("usage-");
 }

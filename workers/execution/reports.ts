@@ -7,7 +7,7 @@ import { publishRetrying } from "../../bus/retrying.ts";
 import { ackJson, type AckStatus } from "../../contracts/execution/ack.ts";
 import type { Assignment } from "../../contracts/execution/assignment.ts";
 import { resultHeaders, resultJson, type Result } from "../../contracts/execution/result.ts";
-import { execSubject, resultMsgId } from "../../contracts/execution/subjects.ts";
+import { execSubject, probeSubject, resultMsgId } from "../../contracts/execution/subjects.ts";
 import { header, type Headers } from "../../contracts/headers.ts";
 
 type Ids = Pick<Assignment, "assignment_id" | "request_id" | "tenant_id">;
@@ -77,7 +77,7 @@ export function busReports(bus: Bus, now: () => number): Reports {
     },
 
     async hasResult(ids) {
-      return (await findDuplicate(bus, execSubject.result, resultMsgId(ids))) !== undefined;
+      return (await findDuplicate(bus, probeSubject.exec, resultMsgId(ids))) !== undefined;
     },
 
     async deadLetter(result, { payload, reason, msgId }) {

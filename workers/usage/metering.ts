@@ -9,7 +9,7 @@ import type { Bus } from "../../bus/connect.ts";
 import { findDuplicate } from "../../bus/publish.ts";
 import { publishRetrying } from "../../bus/retrying.ts";
 import { resultHeaders, type Result } from "../../contracts/execution/result.ts";
-import { execSubject, usageMsgId } from "../../contracts/execution/subjects.ts";
+import { execSubject, probeSubject, usageMsgId } from "../../contracts/execution/subjects.ts";
 import { usageOf } from "../../contracts/execution/usage.ts";
 import type { Measures } from "./measures.ts";
 import type { Seen } from "./seen.redis.ts";
@@ -61,7 +61,7 @@ export class Metering {
   /** Whether a result of the assignment was metered, or at least is on its way to be. */
   async isSettled(ids: Ids, resultMsgId: string): Promise<boolean> {
     if (await this.#seen.wasMetered(ids.tenant_id, usageMsgId(ids))) return true;
-    if ((await findDuplicate(this.#bus, execSubject.result, resultMsgId)) !== undefined) return true;
-    return (await findDuplicate(this.#bus, execSubject.usage, usageMsgId(ids))) !== undefined;
+    if ((await findDuplicate(this.#bus, probeSubject.exec, resultMsgId)) !== undefined) return true;
+    return (await findDuplicate(this.#bus, probeSubject.usage, usageMsgId(ids))) !== undefined;
   }
 }

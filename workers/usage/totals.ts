@@ -2,12 +2,15 @@
  * Keeps the totals up with the usage stream.
  *
  * T1 Every usage worker reads the whole stream in order; the projection's own position decides whose batch counts, so an event counts once.
+ *    What other programs put beside our events (a gateway its own copy of each) has none of our ids, and counts for nothing.
  * T2 Where the projection is gone (Redis was flushed), reading begins again at its beginning. A question waits for that.
  */
 import { asking } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
+import { isMetered } from "../../contracts/execution/subjects.ts";
 import { meteredIn } from "../../contracts/execution/usage.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
+import { header } from "../../contracts/headers.ts";
 import { streams } from "../../contracts/streams.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
 import type { Logger } from "../../runtime/log.ts";
@@ -96,7 +99,8 @@ export class Totals {
     let batch: Entry[] = [];
     try {
       for await (const message of messages) {
-        batch.push({ seq: message.seq, body: parsed(message.data) });
+        const ours = isMetered(message.headers?.get(header.msgId) ?? "");
+        batch.push({ seq: message.seq, body: ours ? parsed(message.data) : undefined });
         if (batch.length < BATCH && message.info.pending > 0 && batch.length < 50) continue;
         if (!(await this.#apply(batch))) return;
         batch = [];
