@@ -3,7 +3,9 @@ import { createServer, type Server } from "node:http";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { connectRedis } from "../../workers/connect.redis.ts";
+import { systemClock } from "../../runtime/clock.ts";
 import type { Scope } from "../../runtime/lifecycle.ts";
+import { openOpenAi } from "../../workers/memory/embeddings.openai.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { startWorld, type World } from "./world.ts";
@@ -141,7 +143,8 @@ describe("Redis", () => {
 
 describe("the index and the embedding endpoint", () => {
   let server: Server;
-  let mood: "well" | "failing" | "silent" = "well";
+  let mood: "well" | "failing" | "silent" | "confused" = "well";
+  const confusions = [{ data: 5 }, null, { data: [null] }, { data: [{ embedding: [1, null, 1, 2] }] }] as const;
   let asked = 0;
   let url = "";
 
@@ -150,11 +153,11 @@ describe("the index and the embedding endpoint", () => {
       void text(request).then((body) => {
         asked++;
         if (mood === "silent") return;
-        response.statusCode = mood === "well" ? 200 : 503;
+        response.statusCode = mood === "failing" ? 503 : 200;
         const { input } = JSON.parse(body) as { input: string[] };
         const data = input.map((one, index) => ({ index, embedding: [one.length, one.split("e").length, 1, 2] }));
         response.setHeader("content-type", "application/json");
-        response.end(JSON.stringify({ data }));
+        response.end(JSON.stringify(mood === "confused" ? confusions[asked % confusions.length] : { data }));
       });
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -211,6 +214,19 @@ describe("the index and the embedding endpoint", () => {
       expect(asked).toBeGreaterThan(3);
     },
   );
+
+  verifies("clear-failure", "memory: an answer of the embedding endpoint that is none is refused by name", async () => {
+    mood = "well";
+    const embedder = await openOpenAi({ url, model: "m", clock: systemClock });
+    mood = "confused";
+    for (const _ of confusions)
+      await expect(embedder.embed(["text"])).rejects.toMatchObject({
+        code: "failed_precondition",
+        message: expect.stringContaining("no vector for every text") as string,
+      });
+    mood = "well";
+    expect(await embedder.embed(["text"])).toHaveLength(1);
+  });
 
   verifies(
     "clear-failure",

@@ -1,5 +1,5 @@
 /** Both indexes through one suite, and what is special about each. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -38,6 +38,37 @@ describe("the embedded index alone", () => {
     expect([await second.applied(), await second.count()]).toEqual([0, 0]);
     await second.put([doc("t", "a", { vector: new Float32Array(8).fill(0.3) })]);
     await second.close();
+  });
+
+  test("a damaged file is made anew, whether that is seen at once or later", async () => {
+    const file = join(directory, "damaged.sqlite");
+    const damage: readonly ((bytes: Buffer) => Buffer)[] = [
+      () => Buffer.from("this is no database ".repeat(1_000)),
+      (bytes) => bytes.subarray(0, 5_000),
+      (bytes) => bytes.fill(0x5a, 4_096 * 8, bytes.length - 4_096),
+    ];
+    for (const damaged of damage) {
+      const first = await embedded("damaged");
+      await first.put(Array.from({ length: 300 }, (_, n) => doc("t", `d${n}`, { seq: n + 1 })));
+      await first.setApplied(300);
+      await first.close();
+      await writeFile(file, damaged(await readFile(file)));
+      let index = await embedded("damaged");
+      const ask = { tenant: "t", collections: ["knowledge"], vector: new Float32Array(DIMENSIONS).fill(0.1) };
+      const whole = async (): Promise<number> => (await index.search({ ...ask, words: ["text"], limit: 300 })).length;
+      if ((await index.applied()) !== 0) {
+        const gone = { code: "unavailable", details: { gone: true } };
+        await expect(whole()).rejects.toMatchObject(gone);
+        await expect(index.applied()).rejects.toMatchObject(gone);
+        await index.close();
+        index = await embedded("damaged");
+      }
+      expect([await index.applied(), await index.count(), await whole()]).toEqual([0, 0, 0]);
+      await index.put([doc("t", "after")]);
+      expect(await whole()).toBe(1);
+      await index.clear();
+      await index.close();
+    }
   });
 });
 

@@ -1,6 +1,6 @@
 /** Projections are only that: flushed, deleted, or of another model, they come back from the log with every answer as before. */
 import { createServer } from "node:http";
-import { rm } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, expect } from "vitest";
@@ -140,6 +140,14 @@ verifies("log-is-truth", "memory: Redis flushed and the index deleted while no w
   expect((await worker.close()).failures).toEqual([]);
   await redis.redis.flushall();
   await rm(join(world.dataDir, "memory"), { recursive: true });
+  worker = await world.worker(env);
+  await same(before);
+});
+
+verifies("log-is-truth", "memory: an index damaged while no worker runs is made again", async () => {
+  const before = await answers();
+  await worker.close();
+  await writeFile(join(world.dataDir, "memory", "index.sqlite"), "no database any more");
   worker = await world.worker(env);
   await same(before);
 });

@@ -196,6 +196,7 @@ export class Archive {
         (await this.#shelf) === shelf
       ) {
         this.#shelf = undefined;
+        void closed(shelf);
         this.#beginAnew();
       }
       throw thrown;
@@ -268,9 +269,13 @@ export class Archive {
 
   async close(): Promise<void> {
     const shelf = await this.#shelf?.catch(() => undefined);
-    await shelf?.index.close();
-    await shelf?.embedder.close();
+    if (shelf !== undefined) await closed(shelf);
   }
+}
+
+async function closed({ index, embedder }: Shelf): Promise<void> {
+  await index.close();
+  await embedder.close();
 }
 
 /** The work's outcome, or the signal's when that comes first. The work goes on. */

@@ -109,12 +109,26 @@ async function once(
       : refused(options, `it answers ${response.status}`);
     return { error, again, ...(after > 0 && { afterMs: after * 1000 }) };
   }
-  const data = (body as { data?: { index?: number; embedding?: number[] }[] } | undefined)?.data;
-  const vectors = data?.toSorted((a, b) => (a.index ?? 0) - (b.index ?? 0)).map(({ embedding }) => embedding);
-  if (vectors?.length !== texts.length || !vectors.every((vector) => Array.isArray(vector) && vector.length > 0)) {
+  const vectors = vectorsIn(body);
+  if (vectors?.length !== texts.length)
     return { error: refused(options, "its answer has no vector for every text"), again: false };
-  }
-  return vectors.map((vector) => unit(vector ?? []));
+  return vectors.map(unit);
+}
+
+/** The vectors of an answer in the order of the texts; undefined when it is not one, or a vector is not all numbers. */
+function vectorsIn(body: unknown): number[][] | undefined {
+  const data = (body as { data?: unknown } | null | undefined)?.data;
+  if (!Array.isArray(data)) return undefined;
+  const told = data.map((one: { index?: unknown; embedding?: unknown } | null, at) => ({
+    at: typeof one?.index === "number" ? one.index : at,
+    vector: one?.embedding,
+  }));
+  const vectors = told.toSorted((a, b) => a.at - b.at).map(({ vector }) => vector);
+  return vectors.every(isVector) ? vectors : undefined;
+}
+
+function isVector(value: unknown): value is number[] {
+  return Array.isArray(value) && value.length > 0 && value.every(Number.isFinite);
 }
 
 function refused({ model }: OpenAiOptions, why: string): BeamlineError {

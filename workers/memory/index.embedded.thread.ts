@@ -3,8 +3,11 @@
  *
  * E1 The connection holds the file's exclusive lock from open to close: a second worker is refused, a killed one leaves nothing behind.
  * E2 A call is one transaction. The watermark is in the same file, so a power cut takes back both or neither, and the log brings the rest.
+ * E3 A file that is damaged is removed: found when it is opened, another one is made at once; found later, the call fails with
+ *    `details.gone`, and the index has to be opened again.
  */
 import { createHash } from "node:crypto";
+import { rmSync } from "node:fs";
 import { workerData } from "node:worker_threads";
 import { DatabaseSync } from "node:sqlite";
 import { load } from "sqlite-vec";
@@ -23,9 +26,63 @@ const CHUNK = 128;
 const LAYOUT = "1";
 
 let opened: DatabaseSync | undefined;
+let removed = false;
 
 function db(): DatabaseSync {
-  return (opened ??= open());
+  if (removed) throw gone();
+  return (opened ??= openOrRemake());
+}
+
+/** E3. */
+function openOrRemake(): DatabaseSync {
+  try {
+    return open();
+  } catch (thrown) {
+    if (!isDamage(thrown)) throw thrown;
+    removeFile();
+    return open();
+  }
+}
+
+/** SQLite's codes for a file that is no database, or is one no longer; sqlite-vec says only that something went wrong. */
+function isDamage(thrown: unknown): boolean {
+  const code = (thrown as { errcode?: unknown } | null)?.errcode;
+  if (typeof code !== "number") return false;
+  return [11, 26].includes(code & 0xff) || (code === 1 && opened !== undefined && !isWhole(opened));
+}
+
+function isWhole(on: DatabaseSync): boolean {
+  try {
+    return on.prepare("PRAGMA quick_check(1)").get()?.["quick_check"] === "ok";
+  } catch {
+    return false;
+  }
+}
+
+function removeFile(): void {
+  for (const end of ["", "-wal", "-shm"]) rmSync(`${file}${end}`, { force: true });
+}
+
+function gone(): BeamlineError {
+  return new BeamlineError("unavailable", `the embedded index ${file} was damaged; it is made again from the log`, {
+    details: { gone: true },
+  });
+}
+
+/** A method that finds the file damaged removes it (E3). */
+function watched<A, T>(run: (argument: A) => T): (argument: A) => T {
+  return (argument) => {
+    try {
+      return run(argument);
+    } catch (thrown) {
+      if (!isDamage(thrown)) throw thrown;
+      opened?.close();
+      opened = undefined;
+      removeFile();
+      removed = true;
+      throw gone();
+    }
+  };
 }
 
 function open(): DatabaseSync {
@@ -192,32 +249,32 @@ function search({ tenant, collections, vector, words, limit: wanted }: Query): C
 
 answerCalls({
   open: () => void db(),
-  put,
-  remove(docs: readonly (DocKey & { readonly seq: number })[]) {
+  put: watched(put),
+  remove: watched((docs: readonly (DocKey & { readonly seq: number })[]) => {
     transaction((on) => {
       for (const doc of docs) {
         const old = find(on, doc);
         if (old !== undefined && old.seq < doc.seq) take(on, old.row);
       }
     });
-  },
-  seqs: (keys: readonly DocKey[]) => keys.map((key) => find(db(), key)?.seq ?? 0),
-  search,
-  newest({ tenant, collections, limit }: Pick<Query, "tenant" | "collections" | "limit">) {
+  }),
+  seqs: watched((keys: readonly DocKey[]) => keys.map((key) => find(db(), key)?.seq ?? 0)),
+  search: watched(search),
+  newest: watched(({ tenant, collections, limit }: Pick<Query, "tenant" | "collections" | "limit">) => {
     if (collections.length === 0) return [];
     const rows = db()
       .prepare(`SELECT * FROM doc WHERE tenant = ? AND collection IN (${marks(collections)}) ORDER BY seq DESC LIMIT ?`)
       .all(tenant, ...collections, limit) as unknown as DocRow[];
     return rows.map((row) => candidate(row, 0));
-  },
-  applied: () => Number(meta(db(), "applied") ?? 0),
-  setApplied: (seq: number) => setMeta(db(), "applied", String(seq)),
-  count: () => (db().prepare("SELECT count(*) AS n FROM doc").get() as { n: number }).n,
-  clear() {
+  }),
+  applied: watched(() => Number(meta(db(), "applied") ?? 0)),
+  setApplied: watched((seq: number) => setMeta(db(), "applied", String(seq))),
+  count: watched(() => (db().prepare("SELECT count(*) AS n FROM doc").get() as { n: number }).n),
+  clear: watched(() => {
     const space = meta(db(), "space") ?? "";
     rebuildTables(db());
     setMeta(db(), "space", space);
-  },
+  }),
   close() {
     opened?.close();
     opened = undefined;

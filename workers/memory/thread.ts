@@ -15,7 +15,7 @@ interface Call {
 interface Answer {
   readonly id: number;
   readonly value?: unknown;
-  readonly error?: { readonly code: Code; readonly message: string };
+  readonly error?: { readonly code: Code; readonly message: string; readonly gone: boolean };
 }
 
 interface Waiter {
@@ -83,7 +83,7 @@ export class Thread {
       if (error === undefined) waiter?.resolve(value);
       else if (error.code === "internal")
         waiter?.reject(new BeamlineError("internal", "internal error", { cause: new Error(error.message) }));
-      else waiter?.reject(new BeamlineError(error.code, error.message));
+      else waiter?.reject(new BeamlineError(error.code, error.message, { details: error.gone ? { gone: true } : {} }));
     });
     const died = (cause: unknown): void => {
       if (this.#worker !== worker) return;
@@ -116,10 +116,10 @@ export function answerCalls(methods: Readonly<Record<string, (argument: never) =
   });
 }
 
-function wire(thrown: unknown): { code: Code; message: string } {
+function wire(thrown: unknown): NonNullable<Answer["error"]> {
   const message = thrown instanceof Error ? thrown.message : String(thrown);
-  const code = thrown instanceof BeamlineError && isCode(thrown.code) ? thrown.code : "internal";
-  return { code, message };
+  if (!(thrown instanceof BeamlineError) || !isCode(thrown.code)) return { code: "internal", message, gone: false };
+  return { code: thrown.code, message, gone: thrown.details["gone"] === true };
 }
 
 function cancelled(what: string): BeamlineError {
