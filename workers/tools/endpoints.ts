@@ -43,14 +43,18 @@ const rollbackAt = (node: string): string => `node.${tokenOf(node)}.rollback`;
 
 /** Asks another host over the bus. */
 export function askHost(caller: Caller): AskHost {
-  return async (node, execution_id, reason, { tenant, principal, deadline }) => {
+  return async (node, execution_id, reason, { tenant, principal, deadline }, patient) => {
     const headers = {
       [header.tenantId]: tenant,
       [header.principal]: principal,
       [header.deadline]: String(deadline),
     };
     const options = { timeoutMs: Math.max(1, deadline - Date.now()), worker: `tools on ${node}`, headers };
-    return (await caller.request(`${PREFIX}.${rollbackAt(node)}`, { execution_id, reason }, options)) as Undone;
+    return (await caller.request(
+      `${PREFIX}.${rollbackAt(node)}`,
+      { execution_id, reason, patient },
+      options,
+    )) as Undone;
   };
 }
 
@@ -159,10 +163,16 @@ export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
       UNDO_TIMEOUT_MS,
     ),
     /** Files are undone where they are: workers of other hosts ask here. */
-    endpoint<{ execution_id: string; reason: string }>(
+    endpoint<{ execution_id: string; reason: string; patient: boolean }>(
       rollbackAt(node),
-      object({ execution_id: str(), "reason?": str("", { default: "" }) }),
-      async ({ execution_id, reason }, context) => ({ ...(await rollbacks.rollback(execution_id, reason, context)) }),
+      object({
+        execution_id: str(),
+        "reason?": str("", { default: "" }),
+        "patient?": bool("Waits for the rate limit.", { default: false }),
+      }),
+      async ({ execution_id, reason, patient }, context) => ({
+        ...(await rollbacks.rollback(execution_id, reason, context, patient)),
+      }),
       UNDO_TIMEOUT_MS,
     ),
     endpoint<{ task_id: string }>("executions.list", object({ task_id: str() }), async ({ task_id }, { tenant }) => ({

@@ -1,10 +1,11 @@
-import { appendFile, readFile, writeFile } from "node:fs/promises";
+import { appendFile, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ObjectStore } from "../../bus/objects.ts";
 import { objects } from "../../contracts/streams.ts";
 import { until } from "../../test/kit/until.ts";
 import { startTestbed, type Testbed } from "./testbed.ts";
+import type { Json } from "./tool.ts";
 
 let bed: Testbed;
 
@@ -113,5 +114,27 @@ describe("rollback", () => {
       steps: [{ tool_name: "fs.delete" }, { tool_name: "fs.write" }, {}, {}],
     });
     expect(await readFile(at("t1"), "utf8")).toBe("1");
+  });
+
+  test("a task of more steps than an agent may do at once is undone whole, and what changed nothing counts as undone", async () => {
+    await using strict = await startTestbed({ BEAMLINE_TOOLS_AGENT_RATE: "50", BEAMLINE_TOOLS_AGENT_BURST: "8" });
+    const task = "long";
+    const run = async (tool: string, input: Json): Promise<void> => {
+      const { error } = await until(async () => {
+        const answer = await strict.run(tool, input, { task });
+        return answer.error === "Rate limit exceeded" ? undefined : answer;
+      }, "a token");
+      expect(error).toBe("");
+    };
+    for (let n = 0; n < 24; n++) await run("fs.write", { path: join(strict.root, `f${n}`), content: "x" });
+    await run("fs.mkdir", { path: strict.root, recursive: true });
+    const request = { task_id: task, reason: "all of it" };
+    const reply = await strict.caller.request("beamline.tools.v1.rollback_task", request, { timeoutMs: 30_000 });
+    const { success, steps } = reply as { success: boolean; steps: { success: boolean; error: string }[] };
+    expect(steps.filter((step) => !step.success)).toEqual([]);
+    expect({ success, count: steps.length }).toEqual({ success: true, count: 25 });
+    expect((await readdir(strict.root)).filter((name) => name.startsWith("f"))).toEqual([]);
+    const again = await strict.caller.request("beamline.tools.v1.rollback_task", request, { timeoutMs: 30_000 });
+    expect(again).toEqual({ success: true, steps: [] });
   });
 });

@@ -31,11 +31,19 @@ export interface UndoneStep extends Undone {
 }
 
 const FORCE = /^\s*force\s*:/i;
+/** Pause before the rate limit is asked again, milliseconds. */
+const RATE_AGAIN_MS = 100;
 /** Longest undoing, milliseconds; one that is older was interrupted. */
 const LONGEST_MS = 120_000;
 
 /** Asks the tools workers of another host to undo an execution there. Throws `unavailable` when none serves. */
-export type AskHost = (node: string, executionId: string, reason: string, context: CallContext) => Promise<Undone>;
+export type AskHost = (
+  node: string,
+  executionId: string,
+  reason: string,
+  context: CallContext,
+  patient: boolean,
+) => Promise<Undone>;
 
 export class Rollbacks {
   readonly #ports: PipelinePorts;
@@ -46,15 +54,18 @@ export class Rollbacks {
     this.#askHost = askHost;
   }
 
-  /** Undoes one execution. Refusals travel in the answer; throws only when nothing can be read or recorded. */
-  async rollback(executionId: string, reason: string, context: CallContext): Promise<Undone> {
+  /**
+   * Undoes one execution. Refusals travel in the answer; throws only when nothing can be read or recorded.
+   * @param patient waits for the rate limit, as long as the caller does, instead of being refused by it
+   */
+  async rollback(executionId: string, reason: string, context: CallContext, patient = false): Promise<Undone> {
     const known = await this.#ports.executions.find(context.tenant, executionId);
     if (known === undefined)
       return { success: false, error: `there is no execution ${executionId} that could be rolled back` };
-    return this.#undo(known, reason, context);
+    return this.#undo(known, reason, context, patient);
   }
 
-  /** Undoes what a task did, last things first. Goes on when a step fails, and says so. */
+  /** Undoes what a task did, last things first. Goes on when a step fails, and says so. A task of many steps waits for the rate limit. */
   async rollbackTask(task: string, reason: string, context: CallContext): Promise<UndoneStep[]> {
     if (task === "") throw new BeamlineError("invalid_argument", "task_id must not be empty", { field: "task_id" });
     const done: UndoneStep[] = [];
@@ -62,17 +73,17 @@ export class Rollbacks {
       const { execution_id, tool_name, state, steps } = known.execution;
       if (state === "undone" || (state === "finished" && steps.length === 0 && known.execution.success !== true))
         continue;
-      done.push({ execution_id, tool_name, ...(await this.#undo(known, reason, context)) });
+      done.push({ execution_id, tool_name, ...(await this.#undo(known, reason, context, true)) });
     }
     return done;
   }
 
-  async #undo(known: Known, reason: string, context: CallContext): Promise<Undone> {
+  async #undo(known: Known, reason: string, context: CallContext, patient: boolean): Promise<Undone> {
     const { clock, ids, host } = this.#ports;
     const { node } = known.execution;
     if (node !== host.node) {
       try {
-        return await this.#askHost(node, known.execution.execution_id, reason, context);
+        return await this.#askHost(node, known.execution.execution_id, reason, context, patient);
       } catch (thrown) {
         if (!(thrown instanceof BeamlineError) || thrown.code !== "unavailable") throw thrown;
         return { success: false, error: `the execution ran on host ${node}, where no tools worker serves` };
@@ -85,7 +96,7 @@ export class Rollbacks {
     let offered: Offered | undefined;
     try {
       offered = await this.#ports.registry.find(context.tenant, execution.tool_name);
-      undone = await this.#attempt(known, offered, reason, executionId, context);
+      undone = await this.#attempt(known, offered, reason, executionId, context, patient);
     } catch (thrown) {
       if (thrown instanceof BeamlineError && thrown.code !== "aborted") throw thrown;
       undone = { success: false, error: thrown instanceof Error ? thrown.message : String(thrown) };
@@ -101,13 +112,14 @@ export class Rollbacks {
     reason: string,
     executionId: string,
     context: CallContext,
+    patient: boolean,
   ): Promise<Undone> {
     const { executions, clock } = this.#ports;
     const { execution } = known;
     const forced = FORCE.test(reason);
     const refusal = this.#refusal(execution, offered, forced);
     if (refusal !== undefined || offered === undefined) return { success: false, error: refusal ?? "" };
-    const gates = await this.#gates(execution, offered, context);
+    const gates = await this.#gates(execution, offered, context, patient);
     if ("refusal" in gates) return { success: false, error: gates.refusal };
     const signal = AbortSignal.timeout(LONGEST_MS);
     const journey = { ...journeyOf(execution, offered, executionId, context), fence: gates.fence };
@@ -153,8 +165,9 @@ export class Rollbacks {
     execution: Execution,
     offered: Offered,
     context: CallContext,
+    patient: boolean,
   ): Promise<{ readonly refusal: string } | { readonly fence: Fence | undefined }> {
-    const { grants, rate, registry } = this.#ports;
+    const { grants, rate, registry, clock } = this.#ports;
     const { tenant } = context;
     const opposites = execution.steps.flatMap((step) => (step.op === "run" ? registry.find(tenant, step.tool) : []));
     const needs = [offered, ...(await Promise.all(opposites))].flatMap((each) => each?.needs ?? []);
@@ -162,8 +175,11 @@ export class Rollbacks {
       execution.steps.flatMap(touched),
     );
     if (missing.length > 0 || !known) return { refusal: wordDenied(missing) };
-    const passes = await rate.take(tenant, execution.agent_id, execution.tool_name);
-    return passes ? { fence } : { refusal: "Rate limit exceeded" };
+    while (!(await rate.take(tenant, execution.agent_id, execution.tool_name))) {
+      if (!patient) return { refusal: "Rate limit exceeded" };
+      await clock.sleep(RATE_AGAIN_MS, context.signal);
+    }
+    return { fence };
   }
 
   async #audit(

@@ -27,7 +27,9 @@ export type Step =
   /** The opposite tool, with its input. */
   | { readonly op: "run"; readonly tool: string; readonly input: Json; readonly after?: string }
   /** An agent's grants as they were; `revision` is the one the tool wrote. */
-  | { readonly op: "grants"; readonly agent: string; readonly before: string | null; readonly revision?: number };
+  | { readonly op: "grants"; readonly agent: string; readonly before: string | null; readonly revision?: number }
+  /** What was asked for was so already: there is nothing to take back. */
+  | { readonly op: "nothing"; readonly path?: string };
 
 /** The same steps with what the tool left behind, for U2. */
 export async function sealed(steps: readonly Step[], call: Call): Promise<readonly Step[]> {
@@ -73,6 +75,7 @@ async function check(step: Step, call: Call): Promise<void> {
 }
 
 function targetOf(step: Step): string | undefined {
+  if (step.op === "nothing") return undefined;
   return step.op === "move" ? step.from : "path" in step ? step.path : undefined;
 }
 
@@ -129,6 +132,8 @@ async function carryOut(step: Step, call: Call): Promise<void> {
     }
     case "run":
       await call.host.runTool(step.tool, step.input, call);
+      return;
+    case "nothing":
       return;
     case "grants":
       return call.host.grants.restore(call.tenant, step.agent, step.before, step.revision);

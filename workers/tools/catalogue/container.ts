@@ -70,7 +70,9 @@ export const container: Namespace<"container"> = {
     changes: true,
     seen: stateOf,
     prepare: async ({ name }, call) =>
-      (await isRunning(name, call)) ? [] : [{ op: "run", tool: "container.stop", input: { name, timeout: 10 } }],
+      (await isRunning(name, call))
+        ? [{ op: "nothing" }]
+        : [{ op: "run", tool: "container.stop", input: { name, timeout: 10 } }],
     async run({ name }, call) {
       await podman(["start", "--", name], call);
       return { success: true, name };
@@ -84,7 +86,7 @@ export const container: Namespace<"container"> = {
     changes: true,
     seen: stateOf,
     prepare: async ({ name }, call) =>
-      (await isRunning(name, call)) ? [{ op: "run", tool: "container.start", input: { name } }] : [],
+      (await isRunning(name, call)) ? [{ op: "run", tool: "container.start", input: { name } }] : [{ op: "nothing" }],
     async run({ name, timeout, remove }, call) {
       // Undoing a creation removes it: only ever asked for by a rollback.
       if (call.depth > 0 && remove === true) await podman(["rm", "--force", "--", name], call);

@@ -162,7 +162,7 @@ export const fs: Namespace<"fs"> = {
       const plain = call.host.files.plain(path);
       const there = await look(call.host.files, path).catch(failing("fs.mkdir", path));
       if (there !== undefined) {
-        if (recursive && there.isDirectory()) return [];
+        if (recursive && there.isDirectory()) return [{ op: "nothing", path: plain }];
         throw new ToolFailure(`fs.mkdir: failed to create ${path}: already exists`);
       }
       return [{ op: "rmdir", paths: [...(recursive ? await call.host.files.missingParents(path) : []), plain] }];

@@ -44,7 +44,9 @@ export const git: Namespace<"git"> = {
       const [{ is: inner } = {}] = inside;
       if (!bare && inner !== undefined && !inner.isDirectory())
         throw new ToolFailure(`git.init: ${join(plain, ".git")} is not a directory`);
-      return inside.flatMap(({ name, is }) => (is === undefined ? [{ op: "remove", path: join(plain, name) }] : []));
+      const made = inside.filter(({ is }) => is === undefined);
+      if (made.length === 0) return [{ op: "nothing", path: plain }];
+      return made.map(({ name }) => ({ op: "remove", path: join(plain, name) }));
     },
     async run({ path, bare }, call) {
       await using place = await located("git.init", path, call, { parents: [], git: "whole" });
@@ -202,7 +204,7 @@ export const git: Namespace<"git"> = {
       ];
       if (action === "create") return step({ action: "delete", name });
       if (action === "switch") return step({ action: "switch", name: await current(repo, call) });
-      if (action !== "delete") return [];
+      if (action !== "delete") return [{ op: "nothing", path: repo.path }];
       return step({
         action: "create",
         name,

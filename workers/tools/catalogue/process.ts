@@ -132,6 +132,7 @@ export const process: Namespace<"process"> = {
         const where = await groupOf(pid);
         return where === undefined ? [] : again({ action: "assign", pid, back_to: where });
       }
+      if (action === "status") return [{ op: "nothing" }];
       return [];
     },
     /** Of a group its limits and processes; of a process the group it is in. */

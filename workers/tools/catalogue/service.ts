@@ -41,7 +41,7 @@ export const service: Namespace<"service"> = {
     input: named,
     output: object({ started: bool(), pid: int() }),
     changes: true,
-    prepare: async ({ name }, call) => (isUp(await show(name, call)) ? [] : opposite("service.stop", name)),
+    prepare: async ({ name }, call) => (isUp(await show(name, call)) ? nothing : opposite("service.stop", name)),
     async run({ name }, call) {
       await systemctl(["start", "--", name], call);
       return { started: true, pid: pidOf(await show(name, call)) ?? 0 };
@@ -54,7 +54,7 @@ export const service: Namespace<"service"> = {
     input: named,
     output: object({ stopped: bool() }),
     changes: true,
-    prepare: async ({ name }, call) => (isUp(await show(name, call)) ? opposite("service.start", name) : []),
+    prepare: async ({ name }, call) => (isUp(await show(name, call)) ? opposite("service.start", name) : nothing),
     async run({ name }, call) {
       await systemctl(["stop", "--", name], call);
       return { stopped: true };
@@ -67,7 +67,7 @@ export const service: Namespace<"service"> = {
     input: named,
     output: object({ restarted: bool(), pid: int() }),
     changes: true,
-    prepare: async ({ name }, call) => (isUp(await show(name, call)) ? [] : opposite("service.stop", name)),
+    prepare: async ({ name }, call) => (isUp(await show(name, call)) ? nothing : opposite("service.stop", name)),
     async run({ name }, call) {
       await systemctl(["restart", "--", name], call);
       return { restarted: true, pid: pidOf(await show(name, call)) ?? 0 };
@@ -100,6 +100,9 @@ async function stateOf({ name }: Named, call: Call): Promise<string> {
   const unit = await show(name, call);
   return `${unit["ActiveState"]} ${pidOf(unit)}`;
 }
+
+/** It was so already. */
+const nothing: readonly Step[] = [{ op: "nothing" }];
 
 function opposite(tool: string, name: string): readonly Step[] {
   return [{ op: "run", tool, input: { name } satisfies Json }];
