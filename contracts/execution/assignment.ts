@@ -61,7 +61,6 @@ export function readAssignment(payload: Uint8Array, headers: Headers): Assignmen
   if (job === undefined) throw invalidArgument("job", "is required");
   const correlation = objectOrText(body, "correlation") ?? {};
   const options = objectOrText(body, "options") ?? {};
-  const retry = objectOrText(options, "retry", "options.retry") ?? {};
   const id = (name: string): string => text(correlation, name, `correlation.${name}`) || text(body, name);
   const tenant_id = headers[header.tenantId] || text(body, "tenant_id");
   if (tenant_id === "") throw invalidArgument("tenant_id", "is required");
@@ -78,17 +77,7 @@ export function readAssignment(payload: Uint8Array, headers: Headers): Assignmen
       endpoint: text(executor, "endpoint", "executor.endpoint"),
     },
     job: { type: requiredText(job, "type", "job.type"), payload_ref, payload: value },
-    options: {
-      priority: amount(options, "priority", 0, "options.priority"),
-      deadline_ms: Math.min(LONGEST_MS, amount(options, "deadline_ms", 0, "options.deadline_ms") || deadlineOf(body)),
-      retry: {
-        max_attempts: Math.min(
-          100,
-          Math.max(1, amount(retry, "max_attempts", DEFAULT_ATTEMPTS, "options.retry.max_attempts")),
-        ),
-        backoff_ms: amount(retry, "backoff_ms", DEFAULT_BACKOFF_MS, "options.retry.backoff_ms"),
-      },
-    },
+    options: readOptions(options, () => deadlineOf(body)),
     correlation: {
       trace_id: headers[header.traceId] || id("trace_id"),
       run_id: id("run_id"),
@@ -98,6 +87,22 @@ export function readAssignment(payload: Uint8Array, headers: Headers): Assignmen
     },
     metadata: labels(body, "metadata"),
     publication: Number(headers[execHeader.publication]) || 1,
+  };
+}
+
+/**
+ * The options of an assignment, defaults filled in; `deadlineMs` is asked when they name none. Throws `invalid_argument` naming the field below `options`.
+ */
+export function readOptions(options: JsonObject, deadlineMs: () => number): Assignment["options"] {
+  const retry = objectOrText(options, "retry", "options.retry") ?? {};
+  const attempts = amount(retry, "max_attempts", DEFAULT_ATTEMPTS, "options.retry.max_attempts");
+  return {
+    priority: amount(options, "priority", 0, "options.priority"),
+    deadline_ms: Math.min(LONGEST_MS, amount(options, "deadline_ms", 0, "options.deadline_ms") || deadlineMs()),
+    retry: {
+      max_attempts: Math.min(100, Math.max(1, attempts)),
+      backoff_ms: amount(retry, "backoff_ms", DEFAULT_BACKOFF_MS, "options.retry.backoff_ms"),
+    },
   };
 }
 

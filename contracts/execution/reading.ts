@@ -54,7 +54,7 @@ export function text(body: JsonObject, name: string, path = name, max = 4096): s
 }
 
 /** Longest id, characters: ids become message ids, subjects and keys. */
-const MAX_ID = 256;
+export const MAX_ID = 256;
 
 /** An id on the top level; absent is empty. */
 export function idIn(body: JsonObject, name: string): string {

@@ -10,7 +10,10 @@
  *
  * Headers go before the payload. Empty text is absence (JSON and protobuf rules). Unknown fields are ignored; known ones of a wrong type refuse.
  */
+import { readOptions } from "../../contracts/execution/assignment.ts";
+import { MAX_ID } from "../../contracts/execution/reading.ts";
 import { assignSubjectFault, execSubject } from "../../contracts/execution/subjects.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
 import { header, type Headers } from "../../contracts/headers.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
 import { isObject } from "./fields.ts";
@@ -99,6 +102,10 @@ function readMessage(
   text(message["step_id"], `${path}step_id`);
   text(message["span_id"], `${path}span_id`);
   const context = object(body["context"], "context");
+  const pushAssignment = hybrid && flag(body["push_assignment"], "push_assignment");
+  if (hybrid) checkOptions(body["options"], pushAssignment);
+  // It is the assignment's request id.
+  if (pushAssignment && requestId === "") text(messageId, "message.message_id", MAX_ID);
   return {
     form,
     tenant,
@@ -116,7 +123,7 @@ function readMessage(
     keyTtlMs: ttlOf(headers),
     runId,
     dryRun: flag(body["dry_run"] ?? context["dry_run"], "dry_run"),
-    pushAssignment: hybrid && flag(body["push_assignment"], "push_assignment"),
+    pushAssignment,
     assignmentSubject: hybrid ? subject(body["assignment_subject"]) : execSubject.assign,
     body,
     text: source,
@@ -141,7 +148,8 @@ function readExtended(source: string, body: JsonObject, headers: Headers): Routi
     if (isPresent(limit) && !(typeof limit === "number" && limit >= 0))
       throw malformed(`constraints.${name}`, "must be a number of at least 0");
   }
-  object(body["options"], "options");
+  const pushAssignment = flag(body["push_assignment"], "push_assignment");
+  checkOptions(body["options"], pushAssignment);
   const context = { ...metadata, ...object(body["context"], "context"), ...constraints };
   return {
     form: "extended",
@@ -158,7 +166,7 @@ function readExtended(source: string, body: JsonObject, headers: Headers): Routi
     keyTtlMs: ttlOf(headers),
     runId: text(body["run_id"], "run_id"),
     dryRun: flag(body["dry_run"] ?? context["dry_run"], "dry_run"),
-    pushAssignment: flag(body["push_assignment"], "push_assignment"),
+    pushAssignment,
     assignmentSubject: subject(body["assignment_subject"]),
     body,
     text: source,
@@ -270,10 +278,23 @@ function checkTaskPayload(task: JsonObject): void {
   );
 }
 
+/** Options that reach an execution worker are refused here as it would refuse them; others are let be. */
+function checkOptions(value: unknown, used: boolean): void {
+  const options = object(value, "options");
+  if (!used) return;
+  try {
+    readOptions(options, () => 0);
+  } catch (thrown) {
+    const { field = "options", message } = BeamlineError.from(thrown);
+    throw malformed(field, message.slice(field.length + 1));
+  }
+}
+
 function text(value: unknown, path: string, max = 4096): string {
   if (value === undefined || value === null) return "";
   if (typeof value !== "string") throw malformed(path, "must be a string");
   if (value.length > max) throw malformed(path, `must have at most ${max} characters`);
+  if (!value.isWellFormed()) throw malformed(path, "must be well-formed Unicode");
   return value;
 }
 
