@@ -5,6 +5,7 @@
  * Keys, all below `beamline:memory:` (the base, first argument):
  *   applied                        watermark: every record of the log up to this sequence is applied
  *   recent                         watermark of the stream of ordinary events, likewise
+ *   builds                         set: buildings that have lost nothing so far; goes with whatever empties the rest
  *   tenants                        tenants seen, their tokens
  *   <tenant>:<kind>                hash: id to `<seq>\n<born>\n<group>\n<state as JSON>`; an empty state is a thing given up
  *   <tenant>:<kind>:of:<group>     set: ids of the things of a group (tasks of a goal, goals that are active, tool calls of a task)
@@ -205,6 +206,19 @@ for i = 4, #ARGV, 2 do
   end
 end
 return dropped
+`;
+
+/**
+ * Ends a building and makes the projection visible: its name, then both watermarks. 0 when what it wrote was emptied meanwhile and nobody has
+ * built it since: it has to be done again.
+ */
+export const FINISH = `
+local base = ARGV[1]
+if redis.call('SISMEMBER', base .. 'builds', ARGV[2]) == 0 then return redis.call('EXISTS', base .. 'applied') end
+redis.call('DEL', base .. 'builds')
+redis.call('SET', base .. 'recent', ARGV[4])
+redis.call('SET', base .. 'applied', ARGV[3])
+return 1
 `;
 
 /**

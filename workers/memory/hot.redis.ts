@@ -148,11 +148,19 @@ export class RedisHot implements Hot {
     return text === null ? undefined : Number(text);
   }
 
-  /** Moves the watermark on, and with `begin` makes the projection visible. Never moves it back, never brings a flushed one to life. */
-  async setApplied(seq: number, begin = false): Promise<void> {
-    const key = `${BASE}applied`;
-    if (begin) await hot(() => this.#redis.set(key, String(seq)));
-    else if ((await this.applied()) !== undefined) await hot(() => this.#redis.set(key, String(seq), "XX"));
+  /** Moves the watermark; never brings a flushed projection to life. */
+  async setApplied(seq: number): Promise<void> {
+    await hot(() => this.#redis.set(`${BASE}applied`, String(seq), "XX"));
+  }
+
+  /** A building begins: what it loads is shown to nobody before `finish`. */
+  async begin(building: string): Promise<void> {
+    await hot(() => this.#redis.sadd(`${BASE}builds`, building));
+  }
+
+  /** Makes what was loaded visible, with both watermarks. False when it was emptied meanwhile: then it has to be loaded again. */
+  async finish(building: string, applied: number, recent: number): Promise<boolean> {
+    return (await this.#run("FINISH", building, applied, recent)) === 1;
   }
 
   /** Last sequence of the stream of ordinary events that is known to be in; undefined while there is no projection. */
@@ -175,16 +183,18 @@ export class RedisHot implements Hot {
     });
   }
 
-  /** Empties the projection; reads fail until `setApplied(…, true)`. */
+  /** Empties the projection; reads fail until it is built. A building that goes on meanwhile, here or elsewhere, has to begin again. */
   async clear(): Promise<void> {
     await hot(async () => {
-      await this.#redis.del(`${BASE}applied`);
+      const visible = [`${BASE}applied`, `${BASE}builds`];
+      await this.#redis.del(...visible);
       let cursor = "0";
       do {
         const [next, keys] = await this.#redis.scan(cursor, "MATCH", `${BASE}*`, "COUNT", 1_000);
         cursor = next;
         if (keys.length > 0) await this.#redis.unlink(...keys);
       } while (cursor !== "0");
+      await this.#redis.del(...visible); // what began after the first of these has lost some of its keys
     });
   }
 

@@ -4,7 +4,11 @@
  * H1 While there is none nothing is answered: calls wait for the building, which one of them starts.
  * H2 Building applies the same guarded records as everything else, so it may run twice at once, and beside new writes.
  * H3 What other workers have acknowledged and not logged yet is not in the log that is read: it is read again when they have had time to.
+ * H4 What empties Redis while it is built, by hand or by another worker's rebuild, is seen at the end: then building begins again.
+ * H5 Redis may have lost its last second whenever it was away. Until that has been read again the bookmark of ordinary events stays where
+ *    Redis has it: moved on, it would hide what is missing.
  */
+import { randomUUID } from "node:crypto";
 import type { Clock } from "../../runtime/clock.ts";
 import { NoProjection, type RedisHot } from "./hot.redis.ts";
 import { METRIC_STREAM, type Entry, type MemoryLog } from "./log.ts";
@@ -12,7 +16,7 @@ import { readArrivals, type Arrival } from "./arrival.ts";
 import type { Hot, MetricSet } from "./ports.ts";
 import { CRITICAL, RECENT, RECORDS, type Logged } from "./record.ts";
 import { partOf } from "../../bus/keys.ts";
-import type { BeamlineError } from "../../contracts/errors.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
 import { batches, readable, type Progress, type Projection } from "./tail.ts";
 
 export interface BuildOptions {
@@ -50,6 +54,8 @@ export class HotBuilder {
   #building: Promise<void> | undefined;
   #settling: Promise<void> = Promise.resolve();
   #renew = new AbortController();
+  /** H5. What is whole is so as long as Redis has not been away since. */
+  #whole: AbortController | undefined;
 
   constructor(hot: RedisHot, log: MemoryLog, clock: Clock, options: BuildOptions, parts: BuildParts) {
     this.#hot = hot;
@@ -89,6 +95,11 @@ export class HotBuilder {
       metrics: (tenant, keys) => ensure(() => hot.metrics(tenant, keys)),
       pattern: (tenant, trigger, leastRate) => ensure(() => hot.pattern(tenant, trigger, leastRate)),
     };
+  }
+
+  /** Everything in the log of ordinary events up to this sequence has been pushed by somebody: what is read again begins after it (H5). */
+  async bookmark(seq: number): Promise<void> {
+    if (this.#whole === this.#renew) await this.#hot.setRecent(seq);
   }
 
   /** What the tail of the log does with it. */
@@ -137,6 +148,7 @@ export class HotBuilder {
 
   /** Ordinary events and metrics that the log has and hot state may have lost; pushing them again keeps them once. */
   async #recover(since?: number): Promise<void> {
+    const life = this.#renew;
     const from = since ?? (await this.#hot.recent()) ?? 0;
     let last = from;
     for await (const batch of batches(
@@ -145,8 +157,10 @@ export class HotBuilder {
       await this.#push(await this.#arrivals(batch));
       last = batch.at(-1)?.seq ?? last;
     }
-    if (last > from) await this.#hot.setRecent(last);
     await this.#loadMetrics(() => undefined);
+    if (life !== this.#renew) return; // it was away again
+    if (last > from) await this.#hot.setRecent(last);
+    this.#whole = life;
   }
 
   async #push(arrivals: readonly Arrival[]): Promise<void> {
@@ -163,7 +177,22 @@ export class HotBuilder {
     }
   }
 
+  /** H4. */
   async #build(progress: (progress: Progress) => void): Promise<void> {
+    let recent: number | undefined;
+    const life = this.#renew;
+    while (recent === undefined) {
+      if (this.#parts.signal.aborted) throw new BeamlineError("unavailable", "the memory worker stops");
+      recent = await this.#load(progress);
+    }
+    this.#whole = life;
+    this.#settling = Promise.all([this.#settling, this.#settle(recent)]).then(() => undefined);
+  }
+
+  /** Last sequence of the stream of ordinary events that is in; undefined when it was emptied meanwhile. */
+  async #load(progress: (progress: Progress) => void): Promise<number | undefined> {
+    const building = randomUUID();
+    await this.#hot.begin(building);
     await this.#parts.flush();
     const [memory, recent] = await Promise.all([this.#log.bounds("MEMORY"), this.#log.bounds("MEMORY_RECENT")]);
     let total = memory.last + recent.last;
@@ -184,9 +213,7 @@ export class HotBuilder {
     await this.#loadRecent(count);
     await this.#loadMetrics(count);
     // What was appended meanwhile is read by the tail, from where the log was when this began.
-    await this.#hot.setRecent(recent.last);
-    await this.#hot.setApplied(memory.last, true);
-    this.#settling = Promise.all([this.#settling, this.#settle(recent.last)]).then(() => undefined);
+    return (await this.#hot.finish(building, memory.last, recent.last)) ? recent.last : undefined;
   }
 
   /** The newest events of every tenant: only as many as the ring holds are kept while reading. */

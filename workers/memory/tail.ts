@@ -66,9 +66,9 @@ export async function follow(projection: Projection, parts: TailParts, signal: A
       if (renewed?.aborted === true) continue;
       if (pause === 100) logger.warn(`${projection.name} cannot follow the memory log now`, { error });
     }
-    if (renewed?.aborted === true) continue;
-    await clock.sleep(pause, signal).catch(() => undefined);
-    pause = Math.min(LONGEST_PAUSE_MS, pause * 2);
+    const ends = renewed === undefined ? signal : AbortSignal.any([signal, renewed]);
+    if (!ends.aborted) await clock.sleep(pause, ends).catch(() => undefined);
+    pause = renewed?.aborted === true ? 100 : Math.min(LONGEST_PAUSE_MS, pause * 2);
   }
 }
 

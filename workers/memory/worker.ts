@@ -51,7 +51,7 @@ export const memoryWorker = defineWorker({
       "events to be logged",
       new Behind(log, clock, logger, {
         everyMs: config.BEAMLINE_MEMORY_BEHIND_MS,
-        onLogged: (seq) => redisHot.setRecent(seq),
+        onLogged: (seq) => builder.bookmark(seq),
       }),
       (b) => b.close(),
     );
@@ -72,7 +72,7 @@ export const memoryWorker = defineWorker({
       logger,
       bury: (projection, entry, error) => bury(bus, projection, entry, error, clock.now()),
     };
-    const builder = new HotBuilder(redisHot, log, clock, ages, {
+    const builder: HotBuilder = new HotBuilder(redisHot, log, clock, ages, {
       flush: () => behind.flush(),
       bury: (entry, error) => tailParts.bury(HOT_STATE, entry, error),
       signal: stop.signal,
