@@ -9,7 +9,7 @@ import { lstat, open, readlink, rename, unlink } from "node:fs/promises";
 import type { ObjectStore } from "../../bus/objects.ts";
 import { ToolFailure } from "./failure.ts";
 import type { Place } from "./files/confine.ts";
-import { NEW_FILE } from "./files/tree.ts";
+import { NEW_FILE, secondsOf } from "./files/tree.ts";
 
 /** A file or link as it was. */
 export type Snapshot =
@@ -100,9 +100,8 @@ export async function putFile(
   content: Uint8Array | string | AsyncIterable<Uint8Array>,
   facts: FileFacts | undefined,
 ): Promise<number> {
-  const beside = place.sibling(
-    `.${place.name.slice(0, 100)}.${process.pid}.${Math.random().toString(36).slice(2)}.tmp`,
-  );
+  // A name of its own: one made from the file's could be too long.
+  const beside = place.sibling(`.beamline.${process.pid}.${Math.random().toString(36).slice(2)}.tmp`);
   const handle = await open(beside, NEW_FILE, facts === undefined ? 0o666 : 0o600);
   let size = 0;
   try {
@@ -121,7 +120,7 @@ export async function putFile(
         // Through the handle: by name it could be another's file by now. Owner first, it clears setuid and setgid.
         if (process.getuid?.() === 0) await handle.chown(facts.uid, facts.gid);
         await handle.chmod(facts.mode);
-        if (facts.mtimeMs !== undefined) await handle.utimes(new Date(), facts.mtimeMs / 1000);
+        if (facts.mtimeMs !== undefined) await handle.utimes(new Date(), secondsOf(facts.mtimeMs));
       }
       await handle.sync();
     } finally {

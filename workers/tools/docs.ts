@@ -46,7 +46,7 @@ function rawPage(): string {
     "",
     "## What undoing was shown with",
     "",
-    "What a tool left is compared with what is there before it is undone: contents, modes and owners of files, the state of services and containers, the rule in the firewall, versions of packages, revisions of grants.",
+    "What a tool left is compared with what is there before it is undone: contents, modes and owners of files, the state of services and containers, the rule in the firewall, versions of packages, revisions of grants. What comes back from a backup has its content, mode, owner and time, and is a file of its own: extended attributes, and that other names were hard links to it, are gone; what was only moved or put aside has everything.",
     "",
     "| tools | opposite | shown with |",
     "|---|---|---|",

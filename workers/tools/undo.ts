@@ -50,7 +50,7 @@ export async function undo(steps: readonly Step[], call: Call, forced: boolean):
   let done = 0;
   for (const step of steps.toReversed()) {
     try {
-      await carryOut(step, call);
+      await carryOut(step, call, forced);
     } catch (thrown) {
       const partly = done === 0 ? "" : ` (${done} of ${steps.length} steps were undone)`;
       throw new ToolFailure(`${thrown instanceof ToolFailure ? thrown.message : reasonOf(thrown)}${partly}`);
@@ -96,7 +96,7 @@ async function seenAt(step: Step, call: Call): Promise<string | undefined> {
   }
 }
 
-async function carryOut(step: Step, call: Call): Promise<void> {
+async function carryOut(step: Step, call: Call, forced: boolean): Promise<void> {
   const { files } = call.host;
   switch (step.op) {
     case "put_back": {
@@ -116,6 +116,8 @@ async function carryOut(step: Step, call: Call): Promise<void> {
       return;
     }
     case "move": {
+      // What a tool that did not come to its end never took away is where it was.
+      if (forced && (await seenAt(step, call)) === "absent" && (await look(files, step.to)) !== undefined) return;
       await using from = await files.place(step.from, { trash: true, git: "inside" });
       await using to = await files.place(step.to, { parents: [], git: "inside" });
       await rename(from.at, to.at);

@@ -1,5 +1,7 @@
 /** What tools that work at a path share: opening it, saying why not, and how to bring it back to what it was. */
-import { stat, statfs } from "node:fs/promises";
+import { lstat, stat, statfs } from "node:fs/promises";
+import type { FileFacts } from "../backup.ts";
+import { ToolFailure } from "../failure.ts";
 import type { Place, PlaceOptions } from "../files/confine.ts";
 import { explain } from "../files/tree.ts";
 import type { Call } from "../tool.ts";
@@ -52,6 +54,14 @@ export async function restoring(
   } catch (thrown) {
     throw explain(name, given, thrown);
   }
+}
+
+/** Mode and owner of the file that is about to be replaced; undefined when there is none. Throws `ToolFailure` for anything else. */
+export async function replacing(name: string, given: string, place: Place): Promise<FileFacts | undefined> {
+  const before = await lstat(place.at).catch(() => undefined);
+  if (before === undefined) return undefined;
+  if (!before.isFile()) throw new ToolFailure(`${name}: ${given} is not a regular file`);
+  return { mode: before.mode & 0o7777, uid: before.uid, gid: before.gid };
 }
 
 /** Throws the system's words under the tool's name. */

@@ -5,7 +5,7 @@ import { ToolFailure } from "../failure.ts";
 import { look } from "../files/confine.ts";
 import { bool, int, list, object, path, str } from "../schema.ts";
 import { tool, type Namespace } from "../tool.ts";
-import { failing, located, restoring } from "./atpath.ts";
+import { failing, located, replacing, restoring } from "./atpath.ts";
 
 const TYPES = ["generic", "rust", "python", "node"] as const;
 type ProjectType = (typeof TYPES)[number];
@@ -63,7 +63,9 @@ export const code: Namespace<"code"> = {
         follow: true,
         ...(create_dirs && { parents: [] }),
       });
-      await putFile(place, text, undefined).catch(failing("code.generate", `failed to write ${file_path}`));
+      await putFile(place, text, await replacing("code.generate", file_path, place)).catch(
+        failing("code.generate", `failed to write ${file_path}`),
+      );
       return {
         success: true,
         file_path: place.path,

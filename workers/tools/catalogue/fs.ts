@@ -1,12 +1,13 @@
 /** Files (aiOS tools, namespace fs). Everything happens inside the configured roots; see files/confine.ts for how. */
 import { constants } from "node:fs";
-import { lchown, lstat, mkdir, open, readdir, rename, symlink } from "node:fs/promises";
+import { lchown, lstat, mkdir, open, readdir, rename, rm, symlink, unlink } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { putFile } from "../backup.ts";
 import { ToolFailure, systemCode } from "../failure.ts";
 import { look, openDirectory, TRASH, type Place } from "../files/confine.ts";
 import { globMatcher } from "../files/glob.ts";
 import { changeMode, copyTree, explain, walk } from "../files/tree.ts";
-import { diskUsage, failing, located, restoring } from "./atpath.ts";
+import { diskUsage, failing, located, replacing, restoring } from "./atpath.ts";
 import { bool, int, list, num, object, path, str } from "../schema.ts";
 import { tool, type Call, type Namespace } from "../tool.ts";
 import { moveToTrash, trashFor } from "../undo.ts";
@@ -60,9 +61,7 @@ export const fs: Namespace<"fs"> = {
     prepare: ({ path }, call) => restoring("fs.write", path, call),
     async run({ path, content }, call) {
       await using place = await located("fs.write", path, call, { follow: true, parents: [] });
-      const before = await lstat(place.at).catch(() => undefined);
-      if (before !== undefined && !before.isFile()) throw new ToolFailure(`fs.write: ${path} is not a regular file`);
-      const facts = before === undefined ? undefined : { mode: before.mode & 0o7777, uid: before.uid, gid: before.gid };
+      const facts = await replacing("fs.write", path, place);
       return {
         bytes_written: await putFile(place, content, facts).catch(failing("fs.write", `failed to write ${path}`)),
       };
@@ -187,6 +186,7 @@ export const fs: Namespace<"fs"> = {
     async prepare({ source, destination }, call) {
       await using from = await located("fs.move", source, call);
       await lstat(from.at).catch(failing("fs.move", `failed to move ${source}`));
+      if ((await realName(destination, call)) === from.path) return [{ op: "nothing", path: from.path }];
       const replaced = await restoring("fs.move", destination, call, false);
       const across = await onOtherDevice(from, destination, call);
       // Undone from the last to the first: the source comes back, then the destination gets back what it held.
@@ -197,12 +197,17 @@ export const fs: Namespace<"fs"> = {
     async run({ source, destination }, call) {
       await using from = await located("fs.move", source, call);
       await using to = await located("fs.move", destination, call, { parents: [] });
+      if (to.path === from.path) return { moved: true };
       const aside = call.steps.find((step) => step.op === "move");
       if (aside?.op !== "move") throw new ToolFailure("fs.move: nothing was prepared");
       if (aside.from.includes(`/${TRASH}/`)) {
-        await copyTree(from.at, to.at, call.signal).catch(failing("fs.move", `failed to move ${source}`));
+        await copyWhole(from, to, source, call).catch(failing("fs.move", `failed to move ${source}`));
         await moveToTrash(source, aside.from, call);
-      } else await rename(from.at, to.at).catch(failing("fs.move", `failed to move ${source} to ${destination}`));
+        return { moved: true };
+      }
+      // Renaming one name of a file to another of its names does nothing at all.
+      if (await isSameFile(from, to)) await unlink(to.at);
+      await rename(from.at, to.at).catch(failing("fs.move", `failed to move ${source} to ${destination}`));
       return { moved: true };
     },
   }),
@@ -216,7 +221,7 @@ export const fs: Namespace<"fs"> = {
     async prepare({ source, destination }, call) {
       await using from = await located("fs.copy", source, call, { follow: true, git: "inside" });
       const stats = await lstat(from.at).catch(failing("fs.copy", `failed to copy ${source}`));
-      const to = call.host.files.plain(destination);
+      const to = await realName(destination, call);
       if (stats.isDirectory() && `${to}/`.startsWith(`${from.path}/`))
         throw new ToolFailure(`fs.copy: ${destination} is inside ${source}`);
       const existing = await look(call.host.files, destination).catch(failing("fs.copy", destination));
@@ -227,14 +232,7 @@ export const fs: Namespace<"fs"> = {
     async run({ source, destination }, call) {
       await using from = await located("fs.copy", source, call, { follow: true, git: "inside" });
       await using to = await located("fs.copy", destination, call, { parents: [] });
-      const stats = await lstat(from.at).catch(failing("fs.copy", `failed to copy ${source}`));
-      const replaces = stats.isFile() && (await lstat(to.at).catch(() => undefined)) !== undefined;
-      // A file that is there is replaced whole: the copy is made beside it and takes its place.
-      const target = replaces ? to.sibling(`.${to.name.slice(0, 100)}.${call.executionId}.tmp`) : to.at;
-      await copyTree(from.at, target, call.signal).catch(
-        failing("fs.copy", `failed to copy ${source} to ${destination}`),
-      );
-      if (replaces) await rename(target, to.at);
+      await copyWhole(from, to, source, call).catch(failing("fs.copy", `failed to copy ${source} to ${destination}`));
       return { copied: true };
     },
   }),
@@ -347,6 +345,29 @@ export const fs: Namespace<"fs"> = {
     },
   }),
 };
+
+/** Copies to a place, whole or not at all: beside it first, then in its stead. */
+async function copyWhole(from: Place, to: Place, path: string, call: Call): Promise<void> {
+  const beside = to.sibling(`.beamline.${call.executionId}.tmp`);
+  try {
+    await copyTree(from.at, beside, path, call.signal);
+    await rename(beside, to.at);
+  } catch (thrown) {
+    await rm(beside, { recursive: true, force: true });
+    throw thrown;
+  }
+}
+
+/** A path with every link of its directory resolved, as far as that exists; the last name is not followed. */
+async function realName(path: string, call: Call): Promise<string> {
+  const plain = call.host.files.plain(path);
+  return join(await call.host.files.canonical(dirname(plain)), basename(plain));
+}
+
+async function isSameFile(one: Place, other: Place): Promise<boolean> {
+  const [a, b] = await Promise.all([lstat(one.at), lstat(other.at).catch(() => undefined)]);
+  return b !== undefined && a.ino === b.ino && a.dev === b.dev;
+}
 
 async function onOtherDevice(from: Place, destination: string, call: Call): Promise<boolean> {
   let above = call.host.files.plain(destination);

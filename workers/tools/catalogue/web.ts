@@ -1,12 +1,11 @@
 /** HTTP (aiOS tools, namespace web), all of it through the guarded way out. */
-import { lstat } from "node:fs/promises";
 import { parse } from "node-html-parser";
 import type { EgressResponse } from "../../../runtime/egress.ts";
 import { putFile } from "../backup.ts";
 import { ToolFailure } from "../failure.ts";
 import { any, bool, int, num, object, path, str, texts } from "../schema.ts";
 import { tool, type Call, type Json, type Namespace } from "../tool.ts";
-import { failing, located, restoring } from "./atpath.ts";
+import { failing, located, replacing, restoring } from "./atpath.ts";
 import { MAX_BODY, textOfBody } from "./net.ts";
 
 const url = str("http or https", { minLength: 1, maxLength: 8_192 });
@@ -147,10 +146,7 @@ export const web: Namespace<"web"> = {
         follow: true,
         ...(create_dirs && { parents: [] }),
       });
-      const before = await lstat(place.at).catch(() => undefined);
-      if (before !== undefined && !before.isFile())
-        throw new ToolFailure(`web.download: ${destination} is not a regular file`);
-      const facts = before === undefined ? undefined : { mode: before.mode & 0o7777, uid: before.uid, gid: before.gid };
+      const facts = await replacing("web.download", destination, place);
       const size = await putFile(place, answer.chunks, facts).catch(
         failing("web.download", `failed to write ${destination}`),
       );

@@ -88,13 +88,14 @@ async function descend(
 /**
  * Copies a file, link or tree to a place that must not exist: contents, modes, times, and owners when allowed to. What is made is held open
  * until it is finished, so that nothing put in its place meanwhile is touched.
+ * @param path what to call it in an error
  */
-export async function copyTree(from: string, to: string, signal?: AbortSignal): Promise<void> {
+export async function copyTree(from: string, to: string, path: string, signal?: AbortSignal): Promise<void> {
   signal?.throwIfAborted();
   const stats = await lstat(from);
   if (stats.isSymbolicLink()) {
     await symlink(await readlink(from), to);
-    await lutimes(to, stats.atime, stats.mtime);
+    await lutimes(to, secondsOf(stats.atimeMs), secondsOf(stats.mtimeMs));
     await keepOwner(to, stats.uid, stats.gid);
   } else if (stats.isFile()) {
     await copyRegular(from, to, signal);
@@ -106,7 +107,7 @@ export async function copyTree(from: string, to: string, signal?: AbortSignal): 
       try {
         const [a, b] = [`/proc/self/fd/${source.fd}`, `/proc/self/fd/${target.fd}`];
         for (const name of await readdir(a)) {
-          if (name !== TRASH) await copyTree(`${a}/${name}`, `${b}/${name}`, signal);
+          if (name !== TRASH) await copyTree(`${a}/${name}`, `${b}/${name}`, `${path}/${name}`, signal);
         }
         await finish(target, await source.stat());
       } finally {
@@ -115,7 +116,7 @@ export async function copyTree(from: string, to: string, signal?: AbortSignal): 
     } finally {
       await source.close();
     }
-  } else throw new ToolFailure(`${from}: neither file, directory nor link`);
+  } else throw new ToolFailure(`${path}: neither file, directory nor link`);
 }
 
 const COPIED_AT_ONCE = 256 * 1024;
@@ -145,10 +146,15 @@ async function copyRegular(from: string, to: string, signal: AbortSignal | undef
 export const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
 /** Owner first: changing it clears setuid and setgid. */
-async function finish(made: FileHandle, { uid, gid, mode, atime, mtime }: Stats): Promise<void> {
+async function finish(made: FileHandle, { uid, gid, mode, atimeMs, mtimeMs }: Stats): Promise<void> {
   if (process.getuid?.() === 0) await made.chown(uid, gid);
   await made.chmod(mode & 0o7777);
-  await made.utimes(atime, mtime);
+  await made.utimes(secondsOf(atimeMs), secondsOf(mtimeMs));
+}
+
+/** A time of `Stats` for `utimes`, to the microsecond: a `Date` is rounded to milliseconds, and what is between two microseconds is cut off. */
+export function secondsOf(ms: number): number {
+  return (Math.floor(ms * 1_000) + 0.3) / 1_000_000;
 }
 
 /** Only root may give files away; anyone else keeps what it makes. */
