@@ -202,7 +202,7 @@ const changes: Readonly<Record<string, Change>> = {
       data: objectOr(payload["data"]),
       ...(isObject(payload["resumeSchema"]) && { resumeSchema: payload["resumeSchema"] }),
       ...(typeof payload["timeoutMs"] === "number" && { timeoutMs: payload["timeoutMs"] }),
-      requestedAt: event.timestamp,
+      requestedAt: later(event.timestamp, state.record.fork?.at),
       status: "pending",
       votes: [],
     });
@@ -274,6 +274,11 @@ const changes: Readonly<Record<string, Change>> = {
     };
   },
 };
+
+/** A fork has the time its source had to answer, from its own beginning on. */
+function later(at: string, other: string | undefined): string {
+  return other !== undefined && other > at ? other : at;
+}
 
 function errorOf(value: unknown): ErrorData {
   const error = objectOr(value);

@@ -58,6 +58,10 @@ export interface ForkOrigin {
   readonly mode: "replay" | "branch";
   /** Run whose recorded effects and children a replay answers with: the source, or for a replay of a replay what that one had. */
   readonly effectsOf: string;
+  /** Where to look for what that run has not: a branch made its own effects after its cut alone. Nearest first. */
+  readonly effectsBefore?: readonly string[];
+  /** When it was made, ISO 8601: its time counts from here, not from when its source lived. */
+  readonly at?: string;
 }
 
 /** What a run was started with; stands in its first message and never changes. */
@@ -122,6 +126,11 @@ export interface NewEvent {
   readonly causationId?: string;
   /** For events that must keep their id, and for those that later events of the same batch name as their cause. */
   readonly eventId?: string;
+}
+
+/** The runs a fork's recorded effects and children may be those of, nearest first. */
+export function effectRuns({ effectsOf, effectsBefore = [] }: ForkOrigin): readonly string[] {
+  return [effectsOf, ...effectsBefore];
 }
 
 export const TERMINAL_EVENTS: ReadonlySet<string> = new Set(["run.completed", "run.failed", "run.cancelled"]);

@@ -85,7 +85,12 @@ export class Activation {
       if (redelivered && this.#state.status === "running")
         this.#session.emit({ type: "run.resuming", payload: { fromStatus: this.#state.status } });
       const { fork, owner } = this.#state.record;
-      if (fork?.mode === "replay") this.#source = await this.#ports.log.events(owner.tenant, fork.sourceRunId);
+      if (fork?.mode === "replay") {
+        this.#source = await this.#ports.log.events(owner.tenant, fork.sourceRunId);
+        // Questions that were open at its cut: those it asks itself are answered as it asks them.
+        for (const { nodeId, status } of this.#state.interrupts.values())
+          if (status === "pending") this.#recall(nodeId);
+      }
       await this.#loop();
     } catch (thrown) {
       // Effects under way are let finish: whoever has the run now is told their outcome by the invocation log.
@@ -357,12 +362,16 @@ export class Activation {
     const events = resultEvents(this.#state, own, result, rules);
     this.#measures.told(this.#state, own, events, now);
     for (const event of events) this.#session.emit(event);
-    if (result.kind === "asks" && this.#source.length > 0) {
-      const { interruptId = "" } = own;
-      for (const event of recordedAnswers(this.#source, nodeId, own.executions, interruptId)) {
-        this.#measures.resolved(this.#state, event, now);
-        this.#session.emit(event);
-      }
+    if (result.kind === "asks") this.#recall(nodeId);
+  }
+
+  /** In a replay: answers a node's question as the source was answered. */
+  #recall(nodeId: string): void {
+    const own = this.#state.nodes.get(nodeId);
+    const fromSeq = this.#state.record.fork?.fromSeq ?? 0;
+    for (const event of own === undefined ? [] : recordedAnswers(this.#source, own, fromSeq)) {
+      this.#measures.resolved(this.#state, event, this.#now());
+      this.#session.emit(event);
     }
   }
 

@@ -42,17 +42,22 @@ export function limitsOf({ record }: RunState, { settings }: WorkflowDefinition,
 
 /** The end of a run that took too long. */
 export function breach(
-  { startedAt }: RunState,
+  state: RunState,
   { durationMs }: RunLimits,
   now: number,
 ): { event: NewEvent; error: ErrorData } | undefined {
-  if (startedAt === "" || durationMs === Infinity) return undefined;
-  const observed = now - Date.parse(startedAt);
+  if (state.startedAt === "" || durationMs === Infinity) return undefined;
+  const observed = now - beganAt(state);
   if (observed <= durationMs) return undefined;
   return {
     event: { type: "cap.breached", payload: { kind: "run-duration", limit: durationMs, observed } },
     error: { code: "run_timeout", message: `the run took longer than ${durationMs} ms` },
   };
+}
+
+/** Epoch milliseconds its duration counts from: a fork's own beginning, not that of the run whose history it has. */
+function beganAt({ startedAt, record }: RunState): number {
+  return Date.parse(record.fork?.at ?? startedAt);
 }
 
 /** Answers questions nobody answered in time: they fail closed (OpenWOP, resolution). */
@@ -101,7 +106,7 @@ export function dueAt(state: RunState, limits: RunLimits, others: Iterable<numbe
   for (const { status, timeoutMs, requestedAt } of state.interrupts.values()) {
     if (status === "pending" && timeoutMs !== undefined) due = Math.min(due, Date.parse(requestedAt) + timeoutMs);
   }
-  if (limits.durationMs !== Infinity) due = Math.min(due, Date.parse(state.startedAt) + limits.durationMs + 1);
+  if (limits.durationMs !== Infinity) due = Math.min(due, beganAt(state) + limits.durationMs + 1);
   return Number.isFinite(due) ? due : undefined;
 }
 

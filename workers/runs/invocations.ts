@@ -9,7 +9,7 @@
  */
 import { createHash } from "node:crypto";
 import { BeamlineError, isCode, meaning } from "../../contracts/errors.ts";
-import type { RunRecord } from "../../contracts/openwop/log.ts";
+import { effectRuns, type RunRecord } from "../../contracts/openwop/log.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { EffectOptions } from "./nodetype.ts";
 import type { Records } from "./records.ts";
@@ -175,10 +175,13 @@ export class Invocations {
     iteration: number,
     provider: string,
   ): Promise<T> {
-    const source = record.fork?.effectsOf ?? "";
-    const found = await this.stored(record.owner.tenant, source, nodeId, ordinal, iteration, provider);
-    if (found?.state === "done") return found.result as T;
-    if (found?.state === "failed") throw errorOf(found);
+    const sources = record.fork === undefined ? [] : effectRuns(record.fork);
+    for (const source of sources) {
+      const found = await this.stored(record.owner.tenant, source, nodeId, ordinal, iteration, provider);
+      if (found?.state === "done") return found.result as T;
+      if (found?.state === "failed") throw errorOf(found);
+    }
+    const [source = ""] = sources;
     throw new BeamlineError("replay_source_missing", `run ${source} has no recorded outcome of node ${nodeId}`, {
       details: { sourceRunId: source, nodeId },
     });

@@ -115,11 +115,11 @@ test("the times of a log never go back, whoever writes with whatever clock", asy
 describe("deadlines", () => {
   const start = Date.UTC(2026, 5, 1);
   const iso = (ms: number): string => new Date(ms).toISOString();
-  const asks = (): RunState => {
+  const asks = (fork?: Pick<RunRecord, "fork">): RunState => {
     const base = { eventId: "e", runId: "r", schemaVersion: 2, engineVersion: "1", timestamp: iso(start) };
     const data = { kind: "approval", key: "k", data: {}, timeoutMs: HOUR };
     return foldEntry(undefined, {
-      run: recordOf("r"),
+      run: { ...recordOf("r"), ...fork },
       events: [
         { ...base, type: "run.started", sequence: 0, payload: {} },
         { ...base, type: "node.started", nodeId: "gate", sequence: 1, payload: { nodeId: "gate" } },
@@ -137,6 +137,18 @@ describe("deadlines", () => {
       expect(breach(state, limits, now)).toBeUndefined();
     }
     expect(dueAt(state, limits, [])).toBe(start + HOUR);
+  });
+
+  test("a fork has its source's time to answer and to run, from its own beginning on", () => {
+    const made = start + 365 * 24 * HOUR;
+    const state = asks({
+      fork: { sourceRunId: "s", fromSeq: 4, mode: "branch", effectsOf: "s", at: iso(made) },
+    });
+    expect(expireInterrupts(state, made)).toEqual([]);
+    expect(breach(state, limits, made)).toBeUndefined();
+    expect(dueAt(state, limits, [])).toBe(made + HOUR);
+    expect(expireInterrupts(state, made + HOUR)).toHaveLength(3);
+    expect(breach(state, limits, made + 3 * HOUR)?.event.payload).toMatchObject({ observed: 3 * HOUR });
   });
 
   test("a clock that jumps ahead fails closed: a refusal, never an approval, and a run that took too long", () => {

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { at, isObject, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
 import type { NewEvent } from "../../../contracts/openwop/log.ts";
-import { TERMINAL_STATUS } from "../../../contracts/openwop/log.ts";
+import { effectRuns, TERMINAL_STATUS } from "../../../contracts/openwop/log.ts";
 import type { RunState } from "../../../contracts/openwop/state.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { completed, failed, type NodeCall, type NodeResult, type NodeType } from "../nodetype.ts";
@@ -26,11 +26,23 @@ export interface Children {
   look(tenant: string, runId: string): Promise<RunState | undefined>;
 }
 
+/**
+ * The child of this turn of the node. A replay looks at the children its source had, or the run that one is a branch of, and starts none.
+ */
+async function childOf(children: Children, call: NodeCall, part: number): Promise<string> {
+  const { record, children: known } = call.state;
+  const { tenant } = record.owner;
+  const parents = record.fork?.mode === "replay" ? effectRuns(record.fork) : [record.runId];
+  const ids = parents.map((parentId) => childRunId(call, part, parentId));
+  const [own = ""] = ids;
+  if (ids.length === 1) return own;
+  for (const id of ids) if (known.has(id) || (await children.look(tenant, id)) !== undefined) return id;
+  return own;
+}
+
 /** The same child for the same turn of the same node, however often it is started. */
-export function childRunId(call: NodeCall, part: number): string {
+function childRunId(call: NodeCall, part: number, parentId: string): string {
   const { record } = call.state;
-  // A replay looks at the children its source had, and starts none.
-  const parentId = record.fork?.mode === "replay" ? record.fork.effectsOf : record.runId;
   const digest = createHash("sha256")
     .update([record.owner.tenant, parentId, call.node.id, call.own.iterations, part].join("\0"))
     .digest("hex");
@@ -44,7 +56,7 @@ export function childNodes(children: Children): readonly NodeType[] {
     async run(call) {
       const { config, state, node } = call;
       const workflowId = textOr(config["workflowId"], "");
-      const runId = childRunId(call, 0);
+      const runId = await childOf(children, call, 0);
       const { tenant } = state.record.owner;
       if (!state.children.has(runId)) {
         if (!(await children.exists(tenant, workflowId)))
@@ -95,7 +107,7 @@ export function childNodes(children: Children): readonly NodeType[] {
       const harvested: Record<string, unknown> = {};
       const events: NewEvent[] = [];
       for (const [part, workflowId] of workers.entries()) {
-        const runId = childRunId(call, part);
+        const runId = await childOf(children, call, part);
         const known = state.children.get(runId);
         if (known === undefined) {
           if (!(await children.exists(tenant, workflowId)))

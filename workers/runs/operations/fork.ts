@@ -2,7 +2,7 @@
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
 import { foldEntry } from "../../../contracts/openwop/fold.ts";
-import type { LogEntry, RunEvent, RunRecord } from "../../../contracts/openwop/log.ts";
+import { effectRuns, type LogEntry, type RunEvent, type RunRecord } from "../../../contracts/openwop/log.ts";
 import type { RunState } from "../../../contracts/openwop/state.ts";
 import { statusOf } from "../../../contracts/openwop/snapshot.ts";
 import { bodyOf, bounded, invalid, object, oneOf, text, texts, wholeNumber } from "../body.ts";
@@ -10,6 +10,7 @@ import { bytesOf } from "../answersize.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
 import { checkConfigurable } from "../configurable.ts";
 import type { RunsPorts } from "../ports.ts";
+import { cutAt } from "../replay.ts";
 import { begin, created } from "./start.ts";
 
 /** Largest copied history, bytes: it is one append. */
@@ -74,7 +75,10 @@ async function forkedRecord(
   const configurable = { ...source.configurable, ...objectOr(changed["configurable"]) };
   const { definition } = await ports.definitions.graph(source.definition);
   if (changed["configurable"] !== undefined) checkConfigurable(ports, asker, definition, configurable);
-  const effectsOf = source.fork?.mode === "replay" ? source.fork.effectsOf : sourceRunId;
+  // A replay made no effects of its own, a branch made those after its cut.
+  const before = source.fork === undefined ? [] : effectRuns(source.fork);
+  const [effectsOf = sourceRunId, ...effectsBefore] =
+    source.fork?.mode === "replay" ? before : [sourceRunId, ...before];
   const { parent: _parent, sourceSpan: _sourceSpan, ...kept } = source;
   return {
     ...kept,
@@ -84,11 +88,18 @@ async function forkedRecord(
     ...(changed["metadata"] !== undefined && { metadata: objectOr(changed["metadata"]) }),
     traceparent: asker.traceparent,
     ...(span !== undefined && { sourceSpan: span }),
-    fork: { sourceRunId, fromSeq, mode, effectsOf },
+    fork: {
+      sourceRunId,
+      fromSeq,
+      mode,
+      effectsOf,
+      ...(effectsBefore.length > 0 && { effectsBefore }),
+      at: new Date(ports.clock.now()).toISOString(),
+    },
   };
 }
 
-/** Starts the log with the source's events before `fromSeq`, under their own ids. Gives the status they lead to. */
+/** Starts the log with the source's events before its cut, under their own ids. Gives the status they lead to. */
 async function copyPrefix(
   ports: RunsPorts,
   tenant: string,
@@ -98,9 +109,15 @@ async function copyPrefix(
 ): Promise<string> {
   const events: RunEvent[] = [];
   const real: Record<string, unknown> = {};
-  for (const { entry } of await ports.log.read(tenant, sourceRunId, 1)) {
+  const entries = await ports.log.read(tenant, sourceRunId, 1);
+  const cut = cutAt(
+    entries.flatMap(({ entry }) => entry.events),
+    fromSeq,
+    record.fork?.mode ?? "branch",
+  );
+  for (const { entry } of entries) {
     for (const event of entry.events) {
-      if (event.sequence >= fromSeq) continue;
+      if (event.sequence >= cut) continue;
       events.push({ ...event, runId: record.runId });
       const hidden = entry.real?.[event.sequence];
       if (hidden !== undefined) real[event.sequence] = hidden;
