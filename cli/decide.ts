@@ -1,6 +1,7 @@
 /** `beamline decide`: one routing decision, asked over the bus as any NATS client would. */
 import { randomUUID } from "node:crypto";
 import type { Command } from "commander";
+import { invalidArgument } from "../contracts/errors.ts";
 import { routes } from "../contracts/routes.ts";
 import { outputOf } from "./output.ts";
 import { connectStack } from "./stack.ts";
@@ -41,6 +42,6 @@ export function decideCommand(program: Command): void {
 
 function pair(text: string, known: Readonly<Record<string, string>>): Record<string, string> {
   const at = text.indexOf("=");
-  if (at < 1) throw new Error(`--context wants key=value, not ${text}`);
+  if (at < 1) throw invalidArgument("--context", `wants key=value, not ${text}`);
   return { ...known, [text.slice(0, at)]: text.slice(at + 1) };
 }

@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import type { Bus } from "../bus/connect.ts";
 import { discardDeadLetters, listDeadLetters, redrive, showDeadLetter, type DeadLetterFilter } from "../bus/redrive.ts";
+import { invalidArgument } from "../contracts/errors.ts";
 import { stackContext, wholeNumber, type CommandContext } from "./exec.context.ts";
 
 interface FilterOptions {
@@ -98,7 +99,8 @@ function filtered(command: Command): Command {
 
 function filterOf({ subject, reason, tenant, since }: FilterOptions): DeadLetterFilter {
   const sinceMs = since === undefined ? undefined : Date.parse(since);
-  if (Number.isNaN(sinceMs)) throw new Error(`--since wants a time like 2026-01-31T12:00:00Z, not ${since ?? ""}`);
+  if (Number.isNaN(sinceMs))
+    throw invalidArgument("--since", `wants a time like 2026-01-31T12:00:00Z, not ${since ?? ""}`);
   return {
     ...(subject !== undefined && { subject }),
     ...(reason !== undefined && { reason }),
@@ -108,7 +110,7 @@ function filterOf({ subject, reason, tenant, since }: FilterOptions): DeadLetter
 }
 
 function numbersIn(given: readonly string[]): number[] {
-  if (given.length === 0) throw new Error("name the dead letters by number, or give --all");
+  if (given.length === 0) throw invalidArgument("seq", "is missing: name the dead letters by number, or give --all");
   return given.map(wholeNumber("seq", 1));
 }
 

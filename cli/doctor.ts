@@ -1,8 +1,11 @@
 /** `beamline doctor`: is everything there, new enough, durable, in time, and keeping up? Exit code 1 when something is not. */
 import type { Command } from "commander";
+import { fromJetStream } from "../bus/apierror.ts";
 import { streams } from "../contracts/streams.ts";
+import { namedRedis } from "../deploy/local/named.ts";
 import { requirements } from "../deploy/local/requirements.ts";
 import { formatVersion } from "../deploy/local/version.ts";
+import { maskUrl } from "../runtime/setting.ts";
 import { workerNames } from "../workers/modules.ts";
 import { outputOf } from "./output.ts";
 import { connectStack, findStack, type Connection } from "./stack.ts";
@@ -28,12 +31,13 @@ export function doctorCommand(program: Command): void {
       await using stack = await connectStack();
       const findings = [
         ...server(stack),
-        await clock(stack),
-        ...(await streamsAndConsumers(stack)),
+        await redis(),
+        ...(await jetstream(stack)),
         ...(await workers(stack)),
         ...(await edge()),
       ];
-      out.table(findings.map(({ ok, check, detail }) => ({ ok: ok ? "ok" : "NOT OK", check, detail })));
+      const shown = (ok: boolean): boolean | string => (out.json ? ok : ok ? "ok" : "NOT OK");
+      out.table(findings.map(({ ok, check, detail }) => ({ ok: shown(ok), check, detail })));
       if (findings.some((finding) => !finding.ok)) process.exitCode = 1;
     });
 }
@@ -49,6 +53,31 @@ function server({ bus }: Connection): Finding[] {
     },
     { check: "largest message", ok: bus.maxPayload >= 1_048_576, detail: `${bus.maxPayload} bytes` },
   ];
+}
+
+/** The Redis that REDIS_URL or the local stack names. */
+async function redis(): Promise<Finding> {
+  const url = process.env["REDIS_URL"] ?? findStack()?.env["REDIS_URL"];
+  if (url === undefined)
+    return { check: "redis", ok: true, detail: "not looked at: REDIS_URL does not say where it is" };
+  try {
+    const { version } = await namedRedis(url);
+    const needed = `${formatVersion(requirements.redis.minimum)} or later is needed`;
+    return { check: "redis", ok: true, detail: `${version} at ${maskUrl(url)} (${needed})` };
+  } catch (error) {
+    return { check: "redis", ok: false, detail: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** Streams that cannot be looked at, for want of rights or of a server that answers, are a finding, and the rest goes on. */
+async function jetstream(stack: Connection): Promise<Finding[]> {
+  try {
+    return [await clock(stack), ...(await streamsAndConsumers(stack))];
+  } catch (thrown) {
+    const { code, message } = fromJetStream(thrown, "look at streams");
+    const hint = code === "permission_denied" ? "; the user operator may" : "";
+    return [{ check: "streams", ok: false, detail: `${message}${hint}` }];
+  }
 }
 
 async function clock({ bus }: Connection): Promise<Finding> {

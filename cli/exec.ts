@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import type { Bus } from "../bus/connect.ts";
 import { publish } from "../bus/publish.ts";
+import { BeamlineError } from "../contracts/errors.ts";
 import { assignmentOf } from "../contracts/execution/assignment.ts";
 import { readHeartbeat } from "../contracts/execution/heartbeat.ts";
 import { execSubject } from "../contracts/execution/subjects.ts";
@@ -48,7 +49,10 @@ export function execCommand(program: Command, context: CommandContext = stackCon
         return out.record({ assignment_id: assignment.assignmentId, subject: assignment.subject });
       const result = await found.result;
       if (result === undefined)
-        throw new Error(`no result of ${assignment.assignmentId} within its deadline; is an execution worker running?`);
+        throw new BeamlineError(
+          "deadline_exceeded",
+          `no result of ${assignment.assignmentId} within its deadline; is an execution worker running?`,
+        );
       out.record(result.body);
     });
 

@@ -15,6 +15,7 @@ import { formatAddress, type Address } from "../runtime/setting.ts";
 import { edgeSettings, processSettings, stackSettings } from "../runtime/settings.ts";
 import { workerNames } from "../workers/modules.ts";
 import { Child } from "./child.ts";
+import { everySetting } from "./config.ts";
 import { stackPath, type StackFile } from "./stack.ts";
 
 const settings = {
@@ -35,6 +36,8 @@ export function upCommand(program: Command): void {
 }
 
 async function up(scope: Scope, each: boolean): Promise<void> {
+  // What only a child would read is looked at here, too: all mistakes are told at once, and nothing is opened.
+  loadConfig({ ...(await everySetting()), ...settings }, process.env);
   const config = loadConfig(settings, process.env);
   const dataDir = resolve(config.BEAMLINE_DATA_DIR);
   const logs = join(dataDir, "logs");

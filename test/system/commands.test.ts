@@ -1,5 +1,7 @@
 /** `npm start` as a newcomer runs it: it comes up, answers, and leaves nothing behind. CI runs both commands in a bare clone. */
 import { execFile, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -64,7 +66,9 @@ verifies(
     const doctor = await run(process.execPath, [join(root, "cli/beamline.ts"), "doctor", "--json"], {
       env: environment(),
     });
-    expect((JSON.parse(doctor.stdout) as { ok: string }[]).every((finding) => finding.ok === "ok")).toBe(true);
+    const findings = JSON.parse(doctor.stdout) as { check: string; ok: boolean; detail: string }[];
+    expect(findings.filter(({ ok }) => ok !== true)).toEqual([]);
+    expect(findings.find(({ check }) => check === "redis")?.detail).toContain(address("redis"));
 
     const exited = new Promise((resolve) => child.once("exit", resolve));
     child.kill("SIGTERM");
@@ -73,6 +77,32 @@ verifies(
   },
   { timeout: 120_000 },
 );
+
+test("a wrong setting of any part is told with all others, before anything is opened", async () => {
+  const child = spawn(process.execPath, [join(root, "cli/beamline.ts"), "up"], {
+    env: {
+      ...environment(),
+      BEAMLINE_DATA_DIR: join(dataDir, "never"),
+      BEAMLINE_HTTP_ADDR: "here",
+      BEAMLINE_GRPC_TLS_CERT: "/nowhere.crt",
+      BEAMLINE_WORKER_CONCURRENCY: "0",
+      BEAMLINE_ROUTER_POLICY_QUOTA: "many",
+    },
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let complaint = "";
+  child.stderr.on("data", (chunk: Buffer) => (complaint += chunk.toString()));
+  const [code] = (await once(child, "close")) as [number | null];
+  expect(code).toBe(78);
+  for (const name of [
+    "BEAMLINE_HTTP_ADDR",
+    "BEAMLINE_GRPC_TLS_CERT",
+    "BEAMLINE_WORKER_CONCURRENCY",
+    "BEAMLINE_ROUTER_POLICY_QUOTA",
+  ])
+    expect(complaint).toContain(name);
+  expect(existsSync(join(dataDir, "never"))).toBe(false);
+});
 
 test("the README shows both commands and its examples name what exists", async () => {
   const readme = await readFile(join(root, "README.md"), "utf8");
