@@ -40,6 +40,27 @@ const refused = async (tool: string, input: Json, text: string): Promise<void> =
   expect(answer.execution_id).not.toBe("");
 };
 
+test("names no store could keep are refused in the answer, and audited with everyone else's calls", async () => {
+  const input = { path: at("kept") };
+  const large = "\u0001".repeat(1_000_000); // six bytes each where it is kept: two are more than the bus takes
+  const calls = [
+    bed.run("fs.stat", input, { agent: "x".repeat(5_000) }),
+    bed.run("fs.stat", input, { agent: "字".repeat(200) }),
+    bed.run("fs.stat", input, { task: large }),
+    bed.run("fs.stat", input, { task: large }),
+    bed.run("fs.stat", input, { task: "beside" }),
+  ];
+  expect(await Promise.all(calls)).toMatchObject([
+    { success: false, error: "agent_id is longer than 256 bytes" },
+    { success: false, error: "agent_id is longer than 256 bytes" },
+    { success: false, error: "task_id is longer than 1024 bytes" },
+    { success: false, error: "task_id is longer than 1024 bytes" },
+    { success: true },
+  ]);
+  const audited = new Set((await bed.ledger.query("default", { limit: 20 })).map(({ execution_id }) => execution_id));
+  for (const call of calls) expect(audited).toContain((await call).execution_id);
+});
+
 test.each([
   "../x",
   "a/../../x",

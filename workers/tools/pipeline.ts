@@ -83,6 +83,10 @@ export interface Journey {
   fence: Fence | undefined;
 }
 
+/** Names are keys of stores and part of every record of a call. */
+const MAX_AGENT_BYTES = 256;
+const MAX_TASK_BYTES = 1_024;
+
 /** A refusal: its text travels in the response. */
 const refuse = (error: string): Outcome => ({ success: false, output: "", error });
 
@@ -135,7 +139,9 @@ export class Pipeline {
   }
 
   #readInput(journey: Journey): Outcome | undefined {
-    const { input_json, tool_name } = journey.request;
+    const { input_json, tool_name, agent_id, task_id } = journey.request;
+    const misnamed = nameFlaw("agent_id", agent_id, MAX_AGENT_BYTES) ?? nameFlaw("task_id", task_id, MAX_TASK_BYTES);
+    if (misnamed !== undefined) return refuse(misnamed);
     if (input_json.length > this.ports.limits.inputBytes) {
       return refuse(
         `${tool_name}: the input of ${input_json.length} bytes is larger than ${this.ports.limits.inputBytes} bytes`,
@@ -232,8 +238,8 @@ export class Pipeline {
     const happening: Happening = {
       execution_id: executionId,
       tool_name: request.tool_name,
-      agent_id: request.agent_id,
-      task_id: request.task_id,
+      agent_id: bounded.name(request.agent_id),
+      task_id: bounded.name(request.task_id),
       reason: bounded.text(request.reason),
       success: outcome.success,
       duration_ms: durationMs,
@@ -267,6 +273,10 @@ function repeatOf({ request, context, offered, input }: Journey): Repeat | undef
   const { idempotent } = offered.definition;
   if (offered.handler.changes !== true || (key === undefined && !idempotent)) return undefined;
   return { tenant: context.tenant, key, request, inputHash: hashOf(input), idempotent, signal: context.signal };
+}
+
+function nameFlaw(field: string, text: string, maxBytes: number): string | undefined {
+  return Buffer.byteLength(text) > maxBytes ? `${field} is longer than ${maxBytes} bytes` : undefined;
 }
 
 function renamed(input: Json, aliases: Readonly<Record<string, string>> = {}): Json {

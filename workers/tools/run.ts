@@ -4,7 +4,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { constants } from "node:fs";
-import { access } from "node:fs/promises";
+import { access, stat } from "node:fs/promises";
 import { delimiter, isAbsolute, join } from "node:path";
 import type { Environment } from "../../runtime/config.ts";
 import { findWay, type Way } from "./apart.ts";
@@ -178,10 +178,12 @@ export class Programs {
 }
 
 async function executable(path: string): Promise<boolean> {
-  return access(path, constants.X_OK).then(
-    () => true,
-    () => false,
-  );
+  return access(path, constants.X_OK)
+    .then(() => stat(path))
+    .then(
+      (stats) => stats.isFile(),
+      () => false,
+    );
 }
 
 function kill(child: ChildProcess): void {

@@ -102,6 +102,11 @@ test("a spawned program has the same limits and nothing of our environment", asy
       success: false,
       error: says(`env ${name} is not allowed`),
     });
+  for (const command of ["no-such-program", "/etc/passwd", "/tmp", "./relative"])
+    expect(await bed.run("process.spawn", { command })).toMatchObject({
+      success: false,
+      error: says(`the program ${command} is not available`),
+    });
 });
 
 const way = await new Programs(process.env, tmpdir()).apart();

@@ -1,6 +1,6 @@
 /** Git tools: what they do and undo, and that nothing a repository says runs a program or leads out of it. */
 import { execFile } from "node:child_process";
-import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -48,6 +48,7 @@ test("a repository from init to rollback", async () => {
   });
   const added = await bed.run("git.add", { repo_path: repo, files: ["a.txt"] });
   expect(added.output).toMatchObject({ files_staged: ["a.txt"] });
+  await utimes(join(repo, "a.txt"), 1, 1).then(() => bed.run("git.status", { repo_path: repo })); // looks, no more
   expect(await bed.rpc("rollback", { execution_id: added.execution_id })).toMatchObject({ success: true });
   expect((await bed.run("git.status", { repo_path: repo })).output).toMatchObject({
     staged: [],

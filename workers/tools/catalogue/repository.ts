@@ -87,6 +87,8 @@ export async function run(repo: Opened, args: readonly string[], call: Call, sou
       GIT_CONFIG_GLOBAL: SAFE_FILE,
       GIT_TERMINAL_PROMPT: "0",
       GIT_NO_LAZY_FETCH: "1",
+      // Looking must not rewrite the index: what git.add left would seem to have changed since.
+      GIT_OPTIONAL_LOCKS: "0",
       GIT_ATTR_NOSYSTEM: "1",
       GIT_CEILING_DIRECTORIES: dirname(repo.path),
       // Named, so that git looks for no other: files of the working tree can look like a repository, too.
