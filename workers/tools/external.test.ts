@@ -153,6 +153,19 @@ describe("registration", () => {
       "127.0.0.1:1",
       "tool.input_schema must be of type object",
     ],
+    [
+      "capabilities that would fill the ledger",
+      definition("custom.echo", { required_capabilities: ["x".repeat(1_000_000)] }),
+      "127.0.0.1:1",
+      "tool.required_capabilities",
+    ],
+    [
+      "too many capabilities",
+      definition("custom.echo", { required_capabilities: Array.from({ length: 100 }, (_, n) => `cap_${n}`) }),
+      "127.0.0.1:1",
+      "tool.required_capabilities has more than 64",
+    ],
+    ["a version without end", definition("custom.echo", { version: "1".repeat(100) }), "127.0.0.1:1", "tool.version"],
     ["an unknown risk", definition("custom.echo", { risk_level: "dire" }), "127.0.0.1:1", "tool.risk_level"],
     [
       "a timeout beyond all bounds",

@@ -55,6 +55,10 @@ const NAME = /^[a-z][a-z0-9_-]{0,62}\.[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 const MAX_TIMEOUT_MS = 300_000;
 const DEFAULT_TIMEOUT_MS = 30_000;
 const MAX_DESCRIPTION = 8_192;
+const MAX_VERSION = 64;
+/** They are part of every audit row of the tool. */
+const MAX_CAPABILITIES = 64;
+const MAX_CAPABILITY = 64;
 const MAX_TOOLS = 1_000;
 
 const builtIns: ReadonlyMap<string, Offered> = new Map(
@@ -213,6 +217,11 @@ function complete(given: ToolDefinition): Registered["definition"] {
   if (given.timeout_ms < 0 || given.timeout_ms > MAX_TIMEOUT_MS)
     refuse("timeout_ms", `must be from 0 to ${MAX_TIMEOUT_MS}`);
   if (given.description.length > MAX_DESCRIPTION) refuse("description", `is longer than ${MAX_DESCRIPTION} characters`);
+  if (given.version.length > MAX_VERSION) refuse("version", `is longer than ${MAX_VERSION} characters`);
+  if (given.required_capabilities.length > MAX_CAPABILITIES)
+    refuse("required_capabilities", `has more than ${MAX_CAPABILITIES} entries`);
+  if (given.required_capabilities.some((each) => each === "" || each.length > MAX_CAPABILITY))
+    refuse("required_capabilities", `must have entries of 1 to ${MAX_CAPABILITY} characters`);
   if (given.rollback_tool !== "" && !NAME.test(given.rollback_tool))
     refuse("rollback_tool", "is not the name of a tool");
   return {
