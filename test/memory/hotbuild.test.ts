@@ -118,3 +118,18 @@ verifies(
     expect(await hot.recent()).toBe(7);
   },
 );
+
+verifies(
+  "log-is-truth",
+  "memory: hot state of another log, whose end is beyond this one's, is built anew",
+  async () => {
+    await hot.load([{ ...goal, seq: 900, state: { id: "g", description: "of the other log" } }]);
+    await redis.redis.set("beamline:memory:applied", 1_000);
+    await builder().ensure();
+    await whole();
+    const [last, applied] = [(await log.bounds("MEMORY")).last, await hot.applied()];
+    expect(applied).toBe(last);
+    await builder().ensure(); // the own one stays as it is
+    expect(await hot.applied()).toBe(last);
+  },
+);

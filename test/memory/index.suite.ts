@@ -33,6 +33,7 @@ export function indexSuite(name: string, open: () => Promise<Index>): void {
     beforeAll(async () => {
       index = await open();
       await index.clear();
+      await index.begin(0);
     }, 30_000);
     afterAll(async () => {
       await index.clear();
@@ -189,14 +190,25 @@ export function indexSuite(name: string, open: () => Promise<Index>): void {
 
     test("watermark and documents stay when it is opened again, and go when it is cleared", async () => {
       await index.clear();
-      expect([await index.applied(), await index.count()]).toEqual([0, 0]);
+      expect([await index.applied(), await index.count()]).toEqual([undefined, 0]);
       await index.put([doc("t-stay", "a")]);
+      await index.begin(41);
       await index.setApplied(42);
       await index.close();
       index = await open();
       expect([await index.applied(), await index.count()]).toEqual([42, 1]);
       await index.clear();
-      expect([await index.applied(), await index.count()]).toEqual([0, 0]);
+      expect([await index.applied(), await index.count()]).toEqual([undefined, 0]);
+    });
+
+    test("an index that is being filled is not called whole by who follows the log", async () => {
+      await index.clear();
+      await index.setApplied(42);
+      expect(await index.applied()).toBeUndefined();
+      await index.begin(0);
+      expect(await index.applied()).toBe(0);
+      await index.setApplied(42);
+      expect(await index.applied()).toBe(42);
     });
   });
 }

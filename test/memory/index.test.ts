@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { openEmbedded } from "../../workers/memory/index.embedded.ts";
 import { openQdrant } from "../../workers/memory/index.qdrant.ts";
-import { DIMENSIONS, doc, indexSuite, MODEL } from "./index.suite.ts";
+import { DIMENSIONS, doc, indexSuite, MODEL, vector } from "./index.suite.ts";
 
 const directory = await mkdtemp(join(tmpdir(), "beamline-index-"));
 afterAll(() => rm(directory, { recursive: true, force: true }));
@@ -32,10 +32,10 @@ describe("the embedded index alone", () => {
   test("another model or dimension empties it, so that the log fills it again", async () => {
     const first = await embedded("model");
     await first.put([doc("t", "a")]);
-    await first.setApplied(7);
+    await first.begin(7);
     await first.close();
     const second = await embedded("model", "another", 8);
-    expect([await second.applied(), await second.count()]).toEqual([0, 0]);
+    expect([await second.applied(), await second.count()]).toEqual([undefined, 0]);
     await second.put([doc("t", "a", { vector: new Float32Array(8).fill(0.3) })]);
     await second.close();
   });
@@ -50,20 +50,20 @@ describe("the embedded index alone", () => {
     for (const damaged of damage) {
       const first = await embedded("damaged");
       await first.put(Array.from({ length: 300 }, (_, n) => doc("t", `d${n}`, { seq: n + 1 })));
-      await first.setApplied(300);
+      await first.begin(300);
       await first.close();
       await writeFile(file, damaged(await readFile(file)));
       let index = await embedded("damaged");
       const ask = { tenant: "t", collections: ["knowledge"], vector: new Float32Array(DIMENSIONS).fill(0.1) };
       const whole = async (): Promise<number> => (await index.search({ ...ask, words: ["text"], limit: 300 })).length;
-      if ((await index.applied()) !== 0) {
+      if ((await index.applied()) !== undefined) {
         const gone = { code: "unavailable", details: { gone: true } };
         await expect(whole()).rejects.toMatchObject(gone);
         await expect(index.applied()).rejects.toMatchObject(gone);
         await index.close();
         index = await embedded("damaged");
       }
-      expect([await index.applied(), await index.count(), await whole()]).toEqual([0, 0, 0]);
+      expect([await index.applied(), await index.count(), await whole()]).toEqual([undefined, 0, 0]);
       await index.put([doc("t", "after")]);
       expect(await whole()).toBe(1);
       await index.clear();
@@ -89,6 +89,19 @@ describe.skipIf(qdrant === undefined)(
         message: expect.stringMatching(new RegExp(`${DIMENSIONS}.*${DIMENSIONS * 2}`)) as string,
       });
       await first.clear();
+    });
+
+    test("an index that another worker is filling anew answers nothing, and says so", async () => {
+      const [one, two] = [await connect("shared"), await connect("shared")];
+      await one.clear();
+      await one.begin(1);
+      const query = { tenant: "t", collections: ["knowledge"], limit: 5 };
+      expect(await two.newest(query)).toEqual([]);
+      await one.clear();
+      await two.setApplied(7);
+      const gone = { code: "unavailable", details: { gone: true } };
+      await expect(two.newest(query)).rejects.toMatchObject(gone);
+      await expect(two.search({ ...query, vector: vector(), words: ["a"] })).rejects.toMatchObject(gone);
     });
   },
 );

@@ -68,6 +68,7 @@ export class Archive {
   #isComplete = false;
   #progress: { readonly done: number; readonly total: number } | undefined;
   #renew = new AbortController();
+  #clearing: Promise<void> = Promise.resolve();
   readonly #watchers = new Set<(progress: { readonly done: number; readonly total: number }) => void>();
 
   constructor(open: () => Promise<Shelf>, clock: Clock, logger: Logger, options: ArchiveOptions) {
@@ -85,6 +86,12 @@ export class Archive {
       throw thrown;
     });
     return this.#shelf;
+  }
+
+  /** The same, once nothing is emptying it. */
+  async cleared(): Promise<Shelf> {
+    await this.#clearing;
+    return this.shelf();
   }
 
   /** Indexes a record that is in the log (A1); `fresh` when it cannot be in the index yet. True when it is in the index now. */
@@ -167,9 +174,11 @@ export class Archive {
     const { index } = await this.shelf();
     this.#watchers.add(watch);
     try {
-      this.report({ done: 0, total: 0 });
-      await index.clear();
+      // Told before it is emptied: who fills it now must not call it whole afterwards.
       this.#beginAnew();
+      const clearing = index.clear();
+      this.#clearing = clearing.catch(() => undefined);
+      await clearing;
       await this.#complete.promise;
     } finally {
       this.#watchers.delete(watch);

@@ -65,6 +65,14 @@ export class HotBuilder {
     this.#parts = parts;
   }
 
+  /** Builds hot state when there is none, or one of another log (tail, T4). */
+  async ensure(): Promise<void> {
+    const applied = await this.#hot.applied();
+    if (applied !== undefined && applied <= (await this.#log.bounds("MEMORY")).last) return;
+    if (applied !== undefined) await this.#hot.clear();
+    await this.build();
+  }
+
   /** Builds hot state, once at a time (H1). Throws `unavailable`; then it can be tried again. */
   build(progress: (progress: Progress) => void = () => undefined): Promise<void> {
     this.#building ??= this.#build(progress).finally(() => (this.#building = undefined));
@@ -114,6 +122,7 @@ export class HotBuilder {
         return applied;
       },
       build: () => this.build(),
+      empty: () => this.#hot.clear(),
       apply: async (entries) => {
         const { records, arrivals } = await this.#sort(entries);
         await this.#hot.apply(records);

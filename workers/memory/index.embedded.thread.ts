@@ -267,8 +267,14 @@ answerCalls({
       .all(tenant, ...collections, limit) as unknown as DocRow[];
     return rows.map((row) => candidate(row, 0));
   }),
-  applied: watched(() => Number(meta(db(), "applied") ?? 0)),
-  setApplied: watched((seq: number) => setMeta(db(), "applied", String(seq))),
+  applied: watched(() => {
+    const text = meta(db(), "applied");
+    return text === undefined ? undefined : Number(text);
+  }),
+  begin: watched((seq: number) => setMeta(db(), "applied", String(seq))),
+  setApplied: watched((seq: number) => {
+    db().prepare("UPDATE meta SET value = ? WHERE name = 'applied'").run(String(seq));
+  }),
   count: watched(() => (db().prepare("SELECT count(*) AS n FROM doc").get() as { n: number }).n),
   clear: watched(() => {
     const space = meta(db(), "space") ?? "";

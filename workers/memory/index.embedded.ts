@@ -43,7 +43,10 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<Index> {
       return (await thread.call("newest", query, signal)) as Candidate[];
     },
     async applied() {
-      return (await thread.call("applied", undefined)) as number;
+      return (await thread.call("applied", undefined)) as number | undefined;
+    },
+    async begin(seq) {
+      await thread.call("begin", seq);
     },
     async setApplied(seq) {
       await thread.call("setApplied", seq);

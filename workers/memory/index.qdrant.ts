@@ -6,6 +6,8 @@
  * Q2 The collection is named after the embedding model: another model gets another collection, filled from the log, and the old one stays
  *    until somebody removes it. A collection of the right name with other vectors is refused, never written to.
  * Q3 A collection that has gone missing is made again when the index is opened again (`details.gone` on the error says that this is needed).
+ * Q4 The watermark is there from when the collection was filled until it is emptied. A search asks for it along the way: one worker sees by
+ *    it that another one is filling the collection anew, and answers from nothing half.
  */
 import { createHash } from "node:crypto";
 import { QdrantClient, type Schemas } from "@qdrant/js-client-rest";
@@ -163,7 +165,7 @@ class QdrantIndex implements Index {
       with_payload: true,
     };
     const searches = named.prefetch[0]?.query.indices.length === 0 ? [near] : [near, named];
-    const answers = await this.#ask((client) => client.queryBatch(this.#name, { searches }), signal);
+    const answers = await this.#filled(searches, signal);
     const found = new Map(answers.flatMap(({ points }) => points.map((point) => [String(point.id), point] as const)));
     return [...found.values()].map(({ payload, score }) => candidateOf(payload, score));
   }
@@ -175,27 +177,43 @@ class QdrantIndex implements Index {
     signal,
   }: Pick<Query, "tenant" | "collections" | "limit" | "signal">): Promise<Candidate[]> {
     if (collections.length === 0) return [];
-    const { points } = await this.#ask(
-      (client) =>
-        client.scroll(this.#name, {
-          filter: within(tenant, collections),
-          limit,
-          with_payload: true,
-          order_by: { key: "seq", direction: "desc" },
-        }),
-      signal,
-    );
-    return points.map(({ payload }) => candidateOf(payload, 0));
+    const newest = {
+      query: { order_by: { key: "seq", direction: "desc" as const } },
+      filter: within(tenant, collections),
+      limit,
+      with_payload: true,
+    };
+    const answers = await this.#filled([newest], signal);
+    return answers.flatMap(({ points }) => points.map(({ payload }) => candidateOf(payload, 0)));
   }
 
-  async applied(): Promise<number> {
+  /** Answers of a collection that has its watermark (Q4): asked for by its id, without a vector, in the same request. */
+  async #filled(
+    searches: readonly Schemas["QueryRequest"][],
+    signal?: AbortSignal,
+  ): Promise<Schemas["QueryResponse"][]> {
+    const watermark = { filter: { must: [{ has_id: [WATERMARK] }] }, limit: 1 };
+    const answers = await this.#ask(
+      (client) => client.queryBatch(this.#name, { searches: [...searches, watermark] }),
+      signal,
+    );
+    if (answers.pop()?.points.length !== 1) throw this.#gone();
+    return answers;
+  }
+
+  async applied(): Promise<number | undefined> {
     const [point] = await this.#ask((client) => client.retrieve(this.#name, { ids: [WATERMARK], with_payload: true }));
-    return Number(point?.payload?.["applied"] ?? 0);
+    return point === undefined ? undefined : Number(point.payload?.["applied"] ?? 0);
+  }
+
+  async begin(seq: number): Promise<void> {
+    const points = [{ id: WATERMARK, vector: {}, payload: { applied: seq, watermark: true } }];
+    await this.#ask((client) => client.upsert(this.#name, { wait: true, points }));
   }
 
   async setApplied(seq: number): Promise<void> {
-    const points = [{ id: WATERMARK, vector: {}, payload: { applied: seq, watermark: true } }];
-    await this.#ask((client) => client.upsert(this.#name, { wait: true, points }));
+    const filter = { must: [{ has_id: [WATERMARK] }] }; // by its id alone it would be an error where there is none
+    await this.#ask((client) => client.setPayload(this.#name, { wait: true, filter, payload: { applied: seq } }));
   }
 
   async count(): Promise<number> {
@@ -212,6 +230,11 @@ class QdrantIndex implements Index {
     return Promise.resolve();
   }
 
+  #gone(cause?: unknown): BeamlineError {
+    const message = `the Qdrant collection ${this.#name} is gone; it is made again from the log`;
+    return new BeamlineError("unavailable", message, { cause, details: { gone: true } });
+  }
+
   /** Runs one request; what the client throws becomes ours. The client cannot be stopped, so a signal only ends the waiting. */
   async #ask<T>(run: (client: QdrantClient) => Promise<T>, signal?: AbortSignal): Promise<T> {
     try {
@@ -222,16 +245,7 @@ class QdrantIndex implements Index {
       if (thrown instanceof BeamlineError) throw thrown;
       if (signal?.aborted === true) throw new BeamlineError("cancelled", "the search was cancelled", { cause: thrown });
       const status = statusOf(thrown);
-      if (status === 404) {
-        throw new BeamlineError(
-          "unavailable",
-          `the Qdrant collection ${this.#name} is gone; it is made again from the log`,
-          {
-            cause: thrown,
-            details: { gone: true },
-          },
-        );
-      }
+      if (status === 404) throw this.#gone(thrown);
       if (status === 401 || status === 403) {
         throw new BeamlineError("failed_precondition", "Qdrant refuses the key (QDRANT_API_KEY)", { cause: thrown });
       }

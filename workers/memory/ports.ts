@@ -98,11 +98,14 @@ export interface Index {
   search(query: Query): Promise<Candidate[]>;
   /** The newest documents, newest first, for queries without words; their cosine is 0. */
   newest(query: Pick<Query, "tenant" | "collections" | "limit" | "signal">): Promise<Candidate[]>;
-  /** Every record of the log up to this sequence is in. */
-  applied(): Promise<number>;
+  /** Every record of the log up to this sequence is in; undefined while it is being filled. */
+  applied(): Promise<number | undefined>;
+  /** It is filled up to this sequence. */
+  begin(seq: number): Promise<void>;
+  /** Moves what `applied` says; does nothing while it is being filled, so that no follower calls a cleared one whole. */
   setApplied(seq: number): Promise<void>;
   count(): Promise<number>;
-  /** Empties it and sets `applied` to 0. */
+  /** Empties it; `applied` is undefined then. */
   clear(): Promise<void>;
   close(): Promise<void>;
 }

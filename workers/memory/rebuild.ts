@@ -105,17 +105,15 @@ export function archiveProjection(archive: Archive, { log, clock, logger, bury }
     renewed: () => archive.renewed,
     watch: archive.current,
     async applied() {
-      const { index } = await archive.shelf();
-      const seq = await index.applied();
-      return seq === 0 ? undefined : seq;
+      const { index } = await archive.cleared();
+      return index.applied();
     },
     async build() {
+      const renewed = archive.renewed;
       const { last } = await log.bounds("MEMORY");
       let done = 0;
       archive.report({ done, total: last });
-      for await (const batch of batches(
-        log.read({ stream: "MEMORY", subjects, latest: true, signal: archive.renewed }),
-      )) {
+      for await (const batch of batches(log.read({ stream: "MEMORY", subjects, latest: true, signal: renewed }))) {
         await archive.apply(
           await readable(
             batch,
@@ -126,7 +124,12 @@ export function archiveProjection(archive: Archive, { log, clock, logger, bury }
         done += batch.length;
         report({ done, total: done + (batch.at(-1)?.pending ?? 0) });
       }
-      if (last > 0 && !archive.renewed.aborted) await (await archive.shelf()).index.setApplied(last);
+      const { index } = await archive.shelf();
+      if (!renewed.aborted) await index.begin(last); // else it has been emptied meanwhile, and the tail begins anew
+    },
+    async empty() {
+      const { index } = await archive.cleared();
+      await index.clear();
     },
     async apply(entries, signal) {
       await archive.apply(await Promise.all(entries.map((entry) => log.record(entry))), signal);

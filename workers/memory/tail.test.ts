@@ -18,6 +18,7 @@ test("a projection that is renewed is begun anew at once, however long the pause
       return Promise.reject(new Error("away"));
     },
     build: () => Promise.resolve(),
+    empty: () => Promise.resolve(),
     apply: () => Promise.resolve(),
     setApplied: () => Promise.resolve(),
     report: () => undefined,

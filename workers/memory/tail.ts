@@ -4,6 +4,7 @@
  * T1 The watermark is part of the projection: what a crash or a power cut took from it is read again.
  * T2 In order, in batches; a batch that cannot be applied now is tried again until it can. Nothing is skipped, except
  * T3 what can never be applied, which becomes a dead letter.
+ * T4 A projection that is ahead of the log is one of another log (it was restored, or made anew), and is worth nothing: it is built again.
  */
 import { BeamlineError, meaning } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -22,6 +23,8 @@ export interface Projection {
   applied(): Promise<number | undefined>;
   /** Builds it from nothing; the watermark is set when it resolves. */
   build(): Promise<void>;
+  /** Empties it. */
+  empty(): Promise<void>;
   apply(entries: readonly Entry[], signal: AbortSignal): Promise<void>;
   setApplied(seq: number): Promise<void>;
   /** For a projection that has to know how far it is (current.ts). */
@@ -74,10 +77,18 @@ export async function follow(projection: Projection, parts: TailParts, signal: A
 
 async function once(projection: Projection, parts: TailParts, signal: AbortSignal, going: () => void): Promise<void> {
   let applied = await projection.applied();
+  if (applied !== undefined && applied > (await parts.log.bounds("MEMORY")).last) {
+    parts.logger.warn(`${projection.name} is ahead of the memory log, which is another one: it is built anew`, {
+      applied,
+    });
+    await projection.empty();
+    applied = undefined;
+  }
   if (applied === undefined) {
     await projection.build();
     applied = (await projection.applied()) ?? 0;
   }
+  signal.throwIfAborted();
   const { last } = await parts.log.bounds("MEMORY");
   const total = Math.max(0, last - applied);
   const begun = applied;

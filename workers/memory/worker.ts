@@ -77,7 +77,7 @@ export const memoryWorker = defineWorker({
       bury: (entry, error) => tailParts.bury(HOT_STATE, entry, error),
       signal: stop.signal,
     });
-    if ((await redisHot.applied()) === undefined) await scope.open("hot state", () => builder.build());
+    await scope.open("hot state", () => builder.ensure());
     redisHot.onReturn(() => builder.renew());
     const hot = builder.guarded();
 
