@@ -9,7 +9,7 @@ import { Archive, type Shelf } from "../../workers/memory/archive.ts";
 import { RedisHot } from "../../workers/memory/hot.redis.ts";
 import { Lifecycle, type Ages } from "../../workers/memory/lifecycle.ts";
 import { MemoryLog } from "../../workers/memory/log.ts";
-import { LongTerm } from "../../workers/memory/longterm.ts";
+import { knowledgeId, LongTerm } from "../../workers/memory/longterm.ts";
 import { openEmbedded } from "../../workers/memory/index.embedded.ts";
 import { Working } from "../../workers/memory/working.ts";
 import { until } from "../kit/until.ts";
@@ -33,6 +33,8 @@ let redis: HotState;
 let hot: RedisHot;
 let log: MemoryLog;
 let indexWorks = true;
+/** Happens once, while the index is asked to store something. */
+let meanwhile: (() => Promise<unknown>) | undefined;
 let shelf: Shelf;
 
 beforeAll(async () => {
@@ -46,10 +48,13 @@ beforeAll(async () => {
   const embedder = {
     model: "letters",
     dimensions: 4,
-    embed: (texts: readonly string[]) =>
-      indexWorks
-        ? Promise.resolve(texts.map(() => Float32Array.of(1, 0, 0, 0)))
-        : Promise.reject(new Error("no index today")),
+    async embed(texts: readonly string[]) {
+      if (!indexWorks) throw new Error("no index today");
+      const now = meanwhile;
+      meanwhile = undefined;
+      await now?.();
+      return texts.map(() => Float32Array.of(1, 0, 0, 0));
+    },
     close: () => Promise.resolve(),
   };
   shelf = { embedder, index };
@@ -199,6 +204,28 @@ verifies("log-is-truth", "memory: old goals become knowledge, and stay until tha
   const [hit] = (await world.call("searchKnowledge", { query: "goal old no luck", n_results: 1 }, options)).results;
   expect(hit?.content).toBe("[goal:old] goal old: failed: as planned\n- try it (failed: no luck)");
   expect(await lifecycle().sweep("goals")).toMatchObject({ goals: 0, waiting: 0 });
+});
+
+verifies("log-is-truth", "memory: what is stored while its goal becomes knowledge is not lost on the way", async () => {
+  const tenant = "meanwhile";
+  const goal = { id: "g", description: "old goal", status: "failed", completed_at: seconds(91) };
+  const task = (id: string, started_at: bigint, status: string) =>
+    world.call("storeTask", { id, goal_id: "g", description: `task ${id}`, started_at, status }, { tenant });
+  const tasks = async () => (await world.call("getTasksForGoal", { goal_id: "g" }, { tenant })).tasks;
+  const text = async () => (await log.last(tenant, "knowledge", knowledgeId("old goal", "goal:g")))?.state?.["content"];
+  await world.call("storeGoal", goal, { tenant });
+  await task("one", 1n, "failed");
+  meanwhile = () => task("two", 2n, "running");
+  expect(await lifecycle().sweep(tenant)).toMatchObject({ goals: 0, waiting: 1 });
+  expect((await tasks()).map(({ id }) => id)).toEqual(["one", "two"]);
+  meanwhile = () => task("two", 2n, "completed");
+  expect(await lifecycle().sweep(tenant)).toMatchObject({ goals: 0, waiting: 1 });
+  // A second sweep at the same time ends first: the document stays the one of all tasks.
+  meanwhile = () => lifecycle().sweep(tenant);
+  await lifecycle().sweep(tenant);
+  expect(await tasks()).toEqual([]);
+  expect(await text()).toBe("failed\n- task one (failed)\n- task two (completed)");
+  expect(await lifecycle().sweep(tenant)).toMatchObject({ goals: 0, waiting: 0 });
 });
 
 test("old decisions and tool calls leave hot state once long-term memory has them; young ones stay", async () => {

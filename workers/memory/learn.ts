@@ -19,7 +19,11 @@ const patterns = codecOf(Pattern);
 
 /** Tasks of a goal in the order of the contract: started first, then as they were stored. */
 export async function tasksOf(working: Working, tenant: string, goalId: string): Promise<TaskRecord[]> {
-  const held = await working.hot.group(tenant, "task", goalId);
+  return inStartOrder(await working.hot.group(tenant, "task", goalId));
+}
+
+/** Tasks in that order. */
+export function inStartOrder(held: readonly Held[]): TaskRecord[] {
   return inOrder(
     held,
     (state) => tasks.fromJson(state),

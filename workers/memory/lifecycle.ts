@@ -15,7 +15,7 @@ import { Decision, GoalRecord, KnowledgeEntry, Pattern, ToolCallRecord } from ".
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
 import type { RedisHot } from "./hot.redis.ts";
-import { learn, tasksOf } from "./learn.ts";
+import { inStartOrder, learn } from "./learn.ts";
 import type { MemoryLog } from "./log.ts";
 import { knowledgeId, type LongTerm } from "./longterm.ts";
 import type { Held } from "./ports.ts";
@@ -120,11 +120,17 @@ export class Lifecycle {
     }
   }
 
-  /** V1: the goal in one document, then its tasks and itself go. */
+  /**
+   * V1: the goal and its tasks in one document, then they go: the goal first, so that no other sweep makes a document of the tasks that are
+   * left. What was stored meanwhile is not in the document; then all of them stay for the next sweep.
+   */
   async #promoteGoal(writer: Writer, goal: GoalRecord, held: Held): Promise<boolean> {
     const { working, longTerm } = this.#parts;
-    const tasks = await tasksOf(working, writer.tenant, goal.id);
-    const lines = tasks.map(
+    const { hot } = working;
+    const seen = await hot.group(writer.tenant, "task", goal.id);
+    const [now] = await hot.peek(writer.tenant, [["goal", goal.id]]);
+    if (now?.seq !== held.seq) return false;
+    const lines = inStartOrder(seen).map(
       ({ description, status, error }) => `- ${description} (${status}${error === "" ? "" : `: ${error}`})`,
     );
     const entry = KnowledgeEntry.fromPartial({
@@ -140,10 +146,10 @@ export class Lifecycle {
       id,
       codecOf(KnowledgeEntry).toJson(entry),
     );
-    if (!indexed) return false;
-    for (const task of await working.hot.group(writer.tenant, "task", goal.id))
-      await working.giveUp(writer, "task", task);
-    return working.giveUp(writer, "goal", held);
+    if (!indexed || !same(seen, await hot.group(writer.tenant, "task", goal.id))) return false;
+    if (!(await working.giveUp(writer, "goal", held))) return false;
+    for (const task of seen) await working.giveUp(writer, "task", task); // one that is changed now stays
+    return true;
   }
 
   async #decisions(tenant: string, swept: Swept): Promise<void> {
@@ -222,4 +228,10 @@ export class Lifecycle {
     const atMs = moment > 0n ? Number(moment) * 1000 : born / 1000;
     return ageMs > 0 && atMs < this.#parts.clock.now() - ageMs;
   }
+}
+
+/** Whether these are the same things in the same states. */
+function same(some: readonly Held[], others: readonly Held[]): boolean {
+  const states = new Set(some.map(({ id, seq }) => `${seq} ${id}`));
+  return some.length === others.length && others.every(({ id, seq }) => states.has(`${seq} ${id}`));
 }
