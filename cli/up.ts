@@ -61,6 +61,9 @@ async function up(scope: Scope, each: boolean): Promise<void> {
     ...process.env,
     ...servers.env,
     BEAMLINE_DATA_DIR: dataDir,
+    // For the edge to listen on, and for workers to know where it does.
+    BEAMLINE_GRPC_ADDR: grpc,
+    BEAMLINE_HTTP_ADDR: http,
     BEAMLINE_ROUTER_ADMIN_API_KEY: adminKey,
     OPENWOP_GRPC_ENDPOINT: process.env["OPENWOP_GRPC_ENDPOINT"] ?? `${grpcScheme()}://${grpc}`,
   };
@@ -81,8 +84,6 @@ async function up(scope: Scope, each: boolean): Promise<void> {
   }
   start("edge", ["edge"], {
     ...login(servers, "edge"),
-    BEAMLINE_GRPC_ADDR: grpc,
-    BEAMLINE_HTTP_ADDR: http,
     BEAMLINE_API_KEYS_FILE: process.env["BEAMLINE_API_KEYS_FILE"] ?? keyFile(dataDir, key),
     BEAMLINE_EXPECT_WORKERS: workerNames.join(","),
   });

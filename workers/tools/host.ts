@@ -1,4 +1,5 @@
 /** What handlers may use of the worker and its host: nothing is reached any other way. */
+import type { Neighbour } from "./neighbours.ts";
 import type { Egress } from "../../runtime/egress.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Backups } from "./backup.ts";
@@ -32,6 +33,8 @@ export interface Host {
     /** Configuration of the mail server, when there is one. */
     readonly smtp: string | undefined;
   };
+  /** What of the product can be seen to answer, now. */
+  neighbours(): readonly Neighbour[];
   readonly mayUpdateItself: boolean;
   /** What another tool says its target looks like; undefined when it does not say. Throws when it cannot be looked at. */
   seen(tool: string, input: Json, call: Call): Promise<string | undefined>;

@@ -28,6 +28,7 @@ import type { Host } from "./host.ts";
 import { facts } from "./catalogue/facts.ts";
 import { Ledger } from "./ledger.ts";
 import { Measures } from "./measures.ts";
+import { neighbours } from "./neighbours.ts";
 import { Pipeline } from "./pipeline.ts";
 import { RateLimit } from "./ratelimit.redis.ts";
 import { Registry, type Registered } from "./registry.ts";
@@ -120,6 +121,7 @@ export const toolsWorker = defineWorker({
         source: resolve(config.BEAMLINE_TOOLS_SELF_PATH ?? "."),
         smtp: config.BEAMLINE_TOOLS_SMTP,
       },
+      neighbours: () => neighbours(bus.nc.getServer(), config.REDIS_URL, env),
       mayUpdateItself: config.BEAMLINE_TOOLS_SELF_UPDATE,
       async seen(name, input, call) {
         return (await registry.find(call.tenant, name))?.handler.seen?.(input, { ...call, depth: call.depth + 1 });

@@ -346,3 +346,15 @@ describe("code, certificates, plugins", () => {
     await expect(bed.run("plugin.fp", {})).rejects.toMatchObject({ code: "not_found" });
   });
 });
+
+test("git.push and git.pull name the remote there is none of", async () => {
+  await bed.run("git.init", { path: at("lonely") });
+  for (const [tool, more] of [
+    ["git.push", {}],
+    ["git.pull", { remote: "upstream" }],
+  ] as const)
+    expect(await bed.run(tool, { repo_path: at("lonely"), branch: "main", ...more })).toMatchObject({
+      success: false,
+      error: `${tool}: the repository has no remote ${tool === "git.push" ? "origin" : "upstream"}`,
+    });
+});

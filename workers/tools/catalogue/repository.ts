@@ -165,7 +165,9 @@ export interface Source extends AsyncDisposable {
 }
 
 export async function remoteOf(repo: Opened, name: string, call: Call): Promise<Source> {
-  return sourceOf((await run(repo, ["config", "--local", "--get", `remote.${name}.url`], call)).trim(), call);
+  const url = await run(repo, ["config", "--local", "--default=", "--get", `remote.${name}.url`], call);
+  if (url.trim() === "") throw new ToolFailure(`${call.tool}: the repository has no remote ${name}`);
+  return sourceOf(url.trim(), call);
 }
 
 /** A source git may talk to: a repository inside the roots, held open, or a web server whose judged address git is pinned to. */

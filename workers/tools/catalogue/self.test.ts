@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { neighbours } from "../neighbours.ts";
 import { startTestbed, type Testbed } from "../testbed.ts";
 
 let bed: Testbed;
@@ -60,6 +61,23 @@ test("it knows its version and where it stands, pulls forward and only forward, 
   });
   expect(await git(source, "rev-parse", "HEAD")).toBe(here);
 }, 60_000);
+
+test("its health is that of the servers in use, and of the edge where its address is known", async () => {
+  const { port } = new URL(`tcp://${bed.bus.nc.getServer()}`);
+  const { output } = await bed.run("self.health");
+  expect((output["issues"] as string[]).filter((issue) => !issue.startsWith("the disk is"))).toEqual([]);
+  expect(output["services"]).toEqual([
+    { name: "nats", port: Number(port), reachable: true },
+    { name: "redis", port: expect.any(Number) as number, reachable: true },
+  ]);
+  const env = { BEAMLINE_GRPC_ADDR: "[::1]:50052", BEAMLINE_HTTP_ADDR: "127.0.0.1:8081" };
+  expect(neighbours("10.0.0.1:4222", "unix:///run/redis.sock", env)).toEqual([
+    { name: "edge-grpc", host: "::1", port: 50_052 },
+    { name: "edge-http", host: "127.0.0.1", port: 8_081 },
+    { name: "nats", host: "10.0.0.1", port: 4_222 },
+  ]);
+  expect(neighbours("n:1", "rediss://[::1]", {}).at(-1)).toEqual({ name: "redis", host: "::1", port: 6_379 });
+});
 
 test("elsewhere than in its source directory and the roots it does nothing", async () => {
   for (const tool of ["self.update", "self.rebuild", "self.inspect"])

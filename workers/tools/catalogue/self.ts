@@ -9,12 +9,6 @@ import { connects } from "./net.ts";
 
 const source_path = str("Source directory; the configured one when not given.");
 /** Where the product's parts listen by default. */
-const SERVICES: readonly [string, number][] = [
-  ["edge-grpc", 50_051],
-  ["edge-http", 8_080],
-  ["nats", 4_222],
-  ["redis", 6_379],
-];
 const DISK_FULL = 95;
 const DISK_ISSUE = 90;
 
@@ -51,7 +45,8 @@ export const self: Namespace<"self"> = {
   }),
 
   "self.health": tool<{ check_services: boolean; check_disk: boolean }>({
-    about: "Whether the product's usual ports answer on this host and its disk has room.",
+    about:
+      "Whether the servers this worker uses answer, and the edge where the worker knows its address, and the disk has room.",
     input: object({ "check_services?": bool("", { default: true }), "check_disk?": bool("", { default: true }) }),
     output: object({
       healthy: bool(),
@@ -65,10 +60,10 @@ export const self: Namespace<"self"> = {
       const issues: string[] = [];
       const services = check_services
         ? await Promise.all(
-            SERVICES.map(async ([name, port]) => ({
+            call.host.neighbours().map(async ({ name, host, port }) => ({
               name,
               port,
-              reachable: await connects("127.0.0.1", port, call.signal),
+              reachable: await connects(host, port, call.signal),
             })),
           )
         : [];
