@@ -152,6 +152,29 @@ test("a completed goal becomes a procedure at once, with the steps that succeede
   expect((await world.call("findPattern", { trigger: "rotate" }, options)).pattern?.uses).toBe(2);
 });
 
+test("what was learned stays as it was when the tool calls behind it have left hot state", async () => {
+  const options = { tenant: "learned" };
+  const goal = { id: "g", description: "Renew the lease", status: "completed", completed_at: seconds(31) };
+  await world.call("storeGoal", { ...goal, status: "pending" }, options);
+  for (const id of ["t1", "t2"]) await world.call("storeTask", { id, goal_id: "g", description: id }, options);
+  const call = { id: "c", task_id: "t1", tool_name: "net.renew", success: true, timestamp: seconds(31) };
+  await world.call("storeToolCall", call, options);
+  await world.call("storeGoal", goal, options);
+  const steps = async () =>
+    codecOf(Procedure)
+      .fromJson((await log.last("learned", "procedure", "goal:g"))?.state)
+      .steps_json.toString();
+  expect(await steps()).toBe('[{"tool":"net.renew","input":{}}]');
+  const used = { id: "goal:g", name: "Renew", success_count: 7, steps_json: Buffer.from('[{"tool":"net.renew"}]') };
+  await world.call("storeProcedure", used, options);
+  expect(await lifecycle().sweep("learned")).toMatchObject({ tool_calls: 1, waiting: 0 });
+  await lifecycle().sweep("learned");
+  await world.call("updateGoal", { id: "g", status: "completed", result: "until spring" }, options);
+  expect(await steps()).toBe('[{"tool":"net.renew"}]');
+  expect((await log.last("learned", "procedure", "goal:g"))?.state).toMatchObject({ name: "Renew", success_count: 7 });
+  expect((await world.call("findPattern", { trigger: "lease" }, options)).pattern).toMatchObject({ uses: 1 });
+});
+
 test("goals that begin alike and were reached with the same tools are one pattern, counted once each", async () => {
   const options = { tenant: "alike" };
   const reach = async (id: string, description: string, ...tools: string[]): Promise<void> => {

@@ -1,7 +1,8 @@
 /**
  * What a completed goal teaches: a procedure of the steps that led there, and a pattern for the next time (aiOS, memory, working tier and migration).
  *
- * The procedure's id is made from the goal's, so that learning twice changes nothing. A goal that begins like one before it and was reached with the
+ * The procedure's id is made from the goal's, so that learning twice changes nothing. It is written again only when more is known of how the goal was
+ * reached: what its tool calls say stays when they are gone, and so does what somebody made of it since. A goal that begins like one before it and was reached with the
  * same tools counts for the same pattern, once.
  */
 import { createHash } from "node:crypto";
@@ -90,10 +91,21 @@ export async function learn(
           ...(reason !== "" && { reason }),
         }))
       : of.map(({ description, agent }) => ({ task: description, ...(agent !== "" && { agent }) }));
-  if (steps.length === 0) return true;
-  const moment = goal.completed_at > 0n ? goal.completed_at : goal.created_at;
+  const id = procedureId(goal.id);
+  const known = await longTerm.last(writer.tenant, "procedure", id);
+  const from = { ...writer, key: "", task: goal.id };
+  const action = done.map(({ tool_name }) => tool_name).join(" → ");
+  const before = stepsOf(known?.state);
+  const tools = before.filter((step) => "tool" in step).length;
+  const more = done.length > tools || (done.length === tools && steps.length > before.length);
+  if (!more) {
+    const whole = action !== "" && done.length === tools;
+    if (whole) await learnPattern(working, from, goal, action, momentOf(goal), false);
+    return known?.state === undefined || longTerm.archive.put(known, false);
+  }
+  const moment = momentOf(goal);
   const procedure = Procedure.fromPartial({
-    id: procedureId(goal.id),
+    id,
     name: goal.description.split("\n", 1)[0]?.slice(0, 120) ?? "",
     description: [goal.description, ...(goal.result === "" ? [] : [`Result: ${goal.result}`])].join("\n"),
     steps_json: Buffer.from(JSON.stringify(steps)),
@@ -103,11 +115,20 @@ export async function learn(
     created_at: moment,
     last_used: moment,
   });
-  const from = { ...writer, key: "", task: goal.id };
-  const { fresh, indexed } = await longTerm.put(from, "procedure", procedure.id, codecOf(Procedure).toJson(procedure));
-  const action = done.map(({ tool_name }) => tool_name).join(" → ");
+  const { fresh, indexed } = await longTerm.put(from, "procedure", id, codecOf(Procedure).toJson(procedure));
   if (action !== "") await learnPattern(working, from, goal, action, moment, fresh);
   return indexed;
+}
+
+function momentOf(goal: GoalRecord): bigint {
+  return goal.completed_at > 0n ? goal.completed_at : goal.created_at;
+}
+
+/** The steps of a procedure as somebody left them. */
+function stepsOf(state: unknown): object[] {
+  if (state === undefined) return [];
+  const steps = parsed(codecOf(Procedure).fromJson(state).steps_json);
+  return Array.isArray(steps) ? steps.filter((step) => typeof step === "object" && step !== null) : [];
 }
 
 /** @param first whether nothing was learned from this goal before: only then it counts for a pattern that is there */

@@ -37,6 +37,11 @@ export class LongTerm {
     return { record, fresh: known === undefined, indexed: await this.archive.put(record, !same) };
   }
 
+  /** What the log has of a thing, undefined when it has never heard of it. */
+  last(tenant: string, kind: Kind, id: string): Promise<Logged | undefined> {
+    return this.#log.last(tenant, kind, id);
+  }
+
   /** Keeps a thing that must be new. Throws `already_exists` for an id the log knows. */
   async insert(writer: Writer, kind: Kind, id: string, state: JsonObject): Promise<void> {
     try {
