@@ -214,8 +214,11 @@ export const buckets = {
   /** Who holds an idempotency key: key `<tenant>.<hash of the key>`. */
   toolClaims: { name: "tool_claims", purpose: "idempotency keys of tool calls", history: 1, ttlMs: 7 * DAY_MS },
   // -- end of tools ---------------------------------------------------------------------------------------------------
-  /** Metrics of operational memory, written behind hot state: key `<tenant>.<metric>`, value as it was set last. */
-  memoryMetrics: { name: "memory_metrics", purpose: "metrics of operational memory", history: 1, ttlMs: 0 },
+  /**
+   * Metrics of operational memory, written behind hot state: key `<tenant>.<metric>`. Each value has its arrival, and the latest
+   * to arrive counts, whoever logs last: eight are kept, for up to eight workers that set the same metric.
+   */
+  memoryMetrics: { name: "memory_metrics", purpose: "metrics of operational memory", history: 8, ttlMs: 0 },
   // -- execution ------------------------------------------------------------------------------------------------------
   /** Jobs whose effect must not happen twice, from the moment they started: key `<tenant>.<assignment>`. Outlives every redelivery. */
   execStarted: { name: "exec_started", purpose: "started jobs with effects", history: 1, ttlMs: 8 * DAY_MS },

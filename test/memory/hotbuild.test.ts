@@ -133,3 +133,14 @@ verifies(
     expect(await hot.applied()).toBe(last);
   },
 );
+
+verifies(
+  "log-is-truth",
+  "memory: of a metric that several workers log, the last to arrive wins, not the last to be logged",
+  async () => {
+    await log.setMetric("t", "load", { value: 2, timestamp: 2, at: 20 });
+    await log.setMetric("t", "load", { value: 1, timestamp: 1, at: 10 }); // of a worker that was slower to log it
+    await builder().build();
+    expect(await hot.metrics("t", ["load"])).toEqual([{ value: 2, timestamp: 2 }]);
+  },
+);

@@ -177,7 +177,7 @@ export class HotBuilder {
   }
 
   async #loadMetrics(count: (batch: readonly Entry[]) => void): Promise<void> {
-    for await (const batch of batches(this.#log.read({ stream: METRIC_STREAM, subjects: [`$KV.>`], latest: true }))) {
+    for await (const batch of batches(this.#log.read({ stream: METRIC_STREAM, subjects: [`$KV.>`] }))) {
       await this.#hot.loadPush(
         [],
         batch.map(metricOf).filter((metric) => metric !== undefined),

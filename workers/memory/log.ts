@@ -128,7 +128,7 @@ export class MemoryLog {
     return seq;
   }
 
-  /** The current value of a metric, in a bucket that keeps only that. */
+  /** A value of a metric, in a bucket that keeps the last few of each. */
   async setMetric(tenant: string, key: string, value: JsonObject): Promise<void> {
     const subject = `${METRICS}.${tenantToken(tenant)}.${idToken(key)}`;
     await publish(this.#bus, subject, JSON.stringify({ key, ...value }), { expectStream: METRIC_STREAM });
