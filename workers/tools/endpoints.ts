@@ -16,7 +16,7 @@ import type { McpServers } from "./mcp.ts";
 import { lacking, parseHeld } from "./capabilities.ts";
 import { builtInTools, type Registry } from "./registry.ts";
 import type { AskHost, Rollbacks, Undone } from "./rollback.ts";
-import { compile, list, num, object, str, bool, int, texts, wordInput } from "./schema.ts";
+import { compile, list, num, object, str, bool, int, texts } from "./schema.ts";
 import type { Json, Schema } from "./tool.ts";
 import { ToolFailure } from "./failure.ts";
 
@@ -141,7 +141,12 @@ export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
         "until?": str(),
         "limit?": int("", { default: 50, minimum: 1, maximum: 1_000 }),
       }),
-      async (query, { tenant }) => ({ rows: (await ledger.query(tenant, query)).map((row) => ({ ...row })) }),
+      async (query, { tenant }) => {
+        const { since = "", until = "" } = query;
+        for (const [field, given] of Object.entries({ since, until }))
+          if (given !== "" && Number.isNaN(Date.parse(given))) throw invalidArgument(field, `is not a time: ${given}`);
+        return { rows: (await ledger.query(tenant, query)).map((row) => ({ ...row })) };
+      },
     ),
     endpoint("audit.verify", object(), async (_request, { tenant }) => ({ ...(await ledger.verify(tenant)) })),
     /** Pages of rows, oldest first; `next` is where to go on, absent at the end. */
@@ -230,7 +235,8 @@ function endpoint<I>(
       const request = text === "" ? {} : parseJson(text);
       const violations = check(request);
       const [first] = violations;
-      if (first !== undefined) throw invalidArgument(first.missing ?? first.at.slice(1), wordInput(name, violations));
+      if (first?.missing !== undefined) throw invalidArgument(first.missing, "is missing");
+      if (first !== undefined) throw invalidArgument(first.at === "" ? "request" : first.at.slice(1), first.what);
       try {
         return JSON.stringify(await answer(request as I, context));
       } catch (thrown) {
