@@ -1,15 +1,42 @@
 /** The HTTP listener of a process: probes and metrics for every one, REST and SSE beside them at the edge. */
 import type { AddressInfo } from "node:net";
-import { fastify, type FastifyInstance } from "fastify";
+import { fastify, type FastifyInstance, type FastifyReply } from "fastify";
 import { BeamlineError } from "../contracts/errors.ts";
 import { isoMicros, systemClock } from "./clock.ts";
 import type { Health } from "./health.ts";
 import { formatAddress, type Address } from "./setting.ts";
 import { METRICS_CONTENT_TYPE, type Telemetry } from "./telemetry.ts";
 
+function unreadable(message: string): { readonly error: string; readonly message: string } {
+  return { error: "validation_error", message };
+}
+
 export interface HttpListener {
   readonly port: number;
   close(): Promise<void>;
+}
+
+/** A server with no routes yet. What it refuses before any route is found are errors in the words all contracts share. */
+export function httpServer(): FastifyInstance {
+  return fastify({
+    logger: false,
+    forceCloseConnections: true,
+    // Ids of every contract fit, and whatever is longer is told from one by who knows it.
+    routerOptions: { maxParamLength: 1_024 },
+    frameworkErrors(_error, _request, reply: FastifyReply) {
+      void reply.code(400).send(unreadable("the path is not valid"));
+    },
+    clientErrorHandler(error, socket) {
+      if (!socket.writable) return void socket.destroy();
+      const large = error.code === "HPE_HEADER_OVERFLOW";
+      const text = JSON.stringify(
+        unreadable(large ? "the request's headers are too large" : "the request cannot be read"),
+      );
+      const status = large ? "431 Request Header Fields Too Large" : "400 Bad Request";
+      const headers = `Content-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(text)}`;
+      socket.end(`HTTP/1.1 ${status}\r\n${headers}\r\nConnection: close\r\n\r\n${text}`);
+    },
+  });
 }
 
 /**
@@ -23,7 +50,7 @@ export async function openHttp(
   telemetry: Telemetry,
   routes?: (app: FastifyInstance) => void,
 ): Promise<HttpListener> {
-  const app = fastify({ logger: false, forceCloseConnections: true });
+  const app = httpServer();
   for (const path of ["/healthz", "/health", "/_health"]) {
     app.get(path, (_request, reply) => {
       const live = health.live();

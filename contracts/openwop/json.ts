@@ -28,6 +28,15 @@ export function at(root: unknown, path: string): unknown {
   return value;
 }
 
+/** How deep JSON may nest that comes from outside: whatever walks through it later must be able to. */
+export const MAX_NESTING = 100;
+
+/** Whether a value nests deeper than so many levels; no deeper is looked. */
+export function isDeeper(value: unknown, levels = MAX_NESTING): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return levels <= 0 || Object.values(value).some((member) => isDeeper(member, levels - 1));
+}
+
 /** Whether two JSON values are the same, whatever the order of keys. */
 export function sameJson(one: unknown, other: unknown): boolean {
   return one === other || canonicalJson(one) === canonicalJson(other);

@@ -10,6 +10,7 @@ import type { Caller } from "../../bus/call.ts";
 import { BeamlineError, meaning } from "../../contracts/errors.ts";
 import { codeIn, errorBody } from "../../contracts/errorbody.ts";
 import { header, type Headers } from "../../contracts/headers.ts";
+import { isDeeper, MAX_NESTING } from "../../contracts/openwop/json.ts";
 import type { RestOperation, RestReply, RestRequest } from "../../contracts/openwop/rest.ts";
 import { MAX_BODY_BYTES, restSubject } from "../../contracts/openwop/rest.ts";
 import { parseBufferMs, parseCursor, parseModes } from "../../contracts/openwop/modes.ts";
@@ -162,6 +163,10 @@ class OpenwopHttp {
     };
     const source = eventsOf(this.#options.caller.bus, wanted, gone.signal);
     const first = await firstOrQuiet(source);
+    if (request.method === "HEAD") {
+      gone.abort();
+      return reply.type("text/event-stream; charset=utf-8").send("");
+    }
     void reply.hijack();
     reply.raw.writeHead(200, {
       "content-type": "text/event-stream; charset=utf-8",
@@ -293,11 +298,16 @@ function hasBody(request: FastifyRequest): boolean {
 }
 
 function bodyOf(request: FastifyRequest): unknown {
+  let body: unknown;
   try {
-    return JSON.parse(String(request.body));
+    body = JSON.parse(String(request.body));
   } catch {
     throw new BeamlineError("validation_error", "body is not valid JSON", { field: "body" });
   }
+  // What nests deeper cannot even be sent on.
+  if (isDeeper(body))
+    throw new BeamlineError("validation_error", `body is nested deeper than ${MAX_NESTING} levels`, { field: "body" });
+  return body;
 }
 
 function forwarded(request: FastifyRequest): Record<string, string> {

@@ -97,3 +97,62 @@ test("bodies that are none, unknown keys, wrong types", async () => {
     expect([body, refused.status, refused.body.error]).toEqual([body, 400, "validation_error"]);
   }
 });
+
+test("validation_error: what no route is found for is an envelope all the same", async () => {
+  const bad = ["/v1/runs/%zz", "/v1/%E0%A4%A", "/v1/interrupts/%", `/v1/runs?q=${"x".repeat(20_000)}`];
+  for (const [at, path] of bad.entries()) {
+    const { status, body } = await host.rest("GET", path);
+    expect([at, status, Object.keys(body)]).toEqual([at, at === 3 ? 431 : 400, ["error", "message"]]);
+    expect(body.error).toBe("validation_error");
+  }
+});
+
+test("validation_error: a body nested deeper than anything can walk through, over both", async () => {
+  const nested = (levels: number): string => `{"a":${"[".repeat(levels)}${"]".repeat(levels)}}`;
+  const create = async (levels: number, headers: Record<string, string> = {}): Promise<Got> => {
+    const body = `{"workflowId":"conformance-noop","inputs":${nested(levels)}}`;
+    const answer = await fetch(`${host.base}/v1/runs`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${KEYS.full}`, ...headers },
+      body,
+    });
+    return { status: answer.status, body: await answer.json(), headers: answer.headers };
+  };
+  expect((await create(90)).status).toBe(201);
+  for (const levels of [110, 3_000, 100_000]) {
+    const { status, body } = await create(levels, { "idempotency-key": `nested-${levels}` });
+    expect([status, body.error, body.details]).toEqual([400, "validation_error", { field: "body" }]);
+  }
+  const inputs: unknown = JSON.parse(nested(110));
+  const { status, body } = await grpcSurface(host).create({ workflowId: "conformance-noop", inputs });
+  expect([status, body.error]).toEqual([3, "validation_error"]);
+});
+
+test("ids as long as the contract allows are read, and longer ones are not found", async () => {
+  const [id, gate] = [`w${"a".repeat(127)}`, "g".repeat(128)];
+  expect((await host.rest("PUT", `/v1/workflows/${id}`, workflow(id, [node(gate, "core.approvalGate")]))).status).toBe(
+    201,
+  );
+  expect((await host.rest("GET", `/v1/workflows/${id}`)).body.id).toBe(id);
+  const runId = await waiting(host, id, "waiting-approval");
+  const answer = await host.rest("POST", `/v1/runs/${runId}/interrupts/${gate}`, { resumeValue: { action: "accept" } });
+  expect(answer.status).toBe(200);
+  for (const [path, code] of [
+    [`/v1/workflows/${id}${id}`, "workflow_not_found"],
+    [`/v1/runs/${id}${id}`, "run_not_found"],
+  ] as const) {
+    const { status, body } = await host.rest("GET", path);
+    expect([path, status, body.error]).toEqual([path, 404, code]);
+  }
+});
+
+test("HEAD of a stream says what GET would, and does not wait for the run", async () => {
+  const runId = await waiting(host, "conformance-approval", "waiting-approval");
+  const answer = await fetch(`${host.base}/v1/runs/${runId}/events`, {
+    method: "HEAD",
+    headers: { authorization: `Bearer ${KEYS.full}` },
+  });
+  expect([answer.status, answer.headers.get("content-type")]).toEqual([200, "text/event-stream; charset=utf-8"]);
+  expect(await answer.text()).toBe("");
+  expect((await host.rest("HEAD", "/v1/runs/no-such-run/events")).status).toBe(404);
+});

@@ -1,5 +1,4 @@
 /** A host for OpenWOP tests: workers and edge, and a client per surface that speaks the same small language. */
-import { fastify } from "fastify";
 import { Caller } from "../../bus/call.ts";
 import { EngineDefinition } from "../../contracts/gen/openwop/v1/openwop.ts";
 import type { RunEvent } from "../../contracts/openwop/log.ts";
@@ -7,6 +6,7 @@ import { KeyRing, sha256, type StoredKey } from "../../edge/auth.ts";
 import { GrpcEdge } from "../../edge/grpc.ts";
 import { openwopEdge } from "../../edge/openwop/index.ts";
 import { systemClock } from "../../runtime/clock.ts";
+import { httpServer } from "../../runtime/http.ts";
 import { startRunsBed, type RunsBed } from "../../workers/runs/testbed.ts";
 import { grpcClient, type GrpcClient } from "../kit/grpc.ts";
 import { until } from "../kit/until.ts";
@@ -118,7 +118,7 @@ async function openEdge(
 ): Promise<Surfaces & AsyncDisposable> {
   const auth = { keys: new KeyRing(keys), allowAnonymous: false };
   const edge = openwopEdge({ caller, auth, inflightCap, ratePerSecond, now: () => systemClock.now() });
-  const app = fastify({ forceCloseConnections: true });
+  const app = httpServer();
   edge.routes(app);
   const base = await app.listen({ host: "127.0.0.1", port: 0 });
   const grpcEdge = await GrpcEdge.open(

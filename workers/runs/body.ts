@@ -1,6 +1,6 @@
 /** Reading request bodies, which are closed: what is not known is refused (OpenWOP, errors: `validation_error` naming the field). */
 import { BeamlineError } from "../../contracts/errors.ts";
-import { isObject, type Json } from "../../contracts/openwop/json.ts";
+import { isDeeper, isObject, MAX_NESTING, type Json } from "../../contracts/openwop/json.ts";
 import { MAX_BODY_BYTES } from "../../contracts/openwop/rest.ts";
 
 type Check = (value: unknown, field: string) => void;
@@ -13,6 +13,7 @@ export function bodyOf(
 ): Json {
   const given = body ?? {};
   if (!isObject(given)) throw invalid("body", "must be a JSON object");
+  checkNesting(given);
   if (Buffer.byteLength(JSON.stringify(given)) > MAX_BODY_BYTES)
     throw new BeamlineError("message_too_large", `the request body is larger than ${MAX_BODY_BYTES} bytes`);
   for (const name of Object.keys(given)) {
@@ -21,6 +22,11 @@ export function bodyOf(
   for (const name of required) if (given[name] === undefined) throw invalid(name, "is required");
   for (const [name, check] of Object.entries(members)) if (given[name] !== undefined) check(given[name], name);
   return given;
+}
+
+/** Throws `validation_error` for a body that nests too deep to be looked through. */
+export function checkNesting(given: unknown): void {
+  if (isDeeper(given)) throw invalid("body", `is nested deeper than ${MAX_NESTING} levels`);
 }
 
 export function text(max = 1_024, min = 0): Check {

@@ -15,7 +15,7 @@ import { BeamlineError, isCode, meaning } from "../../contracts/errors.ts";
 import { canonicalJson } from "../../contracts/openwop/json.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
-import { invalid } from "./body.ts";
+import { checkNesting, invalid } from "./body.ts";
 import type { Answer, Asker } from "./caller.ts";
 import type { Records } from "./records.ts";
 
@@ -75,6 +75,7 @@ export class Idempotency {
     const { idempotencyKey, tenant } = asker;
     if (idempotencyKey === undefined) return run(this.#ids.v7());
     if (idempotencyKey.length > MAX_KEY) throw invalid("Idempotency-Key", `is longer than ${MAX_KEY} characters`);
+    checkNesting(body);
     const key = [tenant, operation, createHash("sha256").update(idempotencyKey).digest("base64url")];
     const requestDigest = createHash("sha256")
       .update(canonicalJson(body ?? null))

@@ -1,6 +1,5 @@
 /** The events a node's result becomes. Pure. */
-import type { Json } from "../../contracts/openwop/json.ts";
-import { sameJson } from "../../contracts/openwop/json.ts";
+import { isDeeper, MAX_NESTING, sameJson, type Json } from "../../contracts/openwop/json.ts";
 import type { NewEvent } from "../../contracts/openwop/log.ts";
 import type { ErrorData, NodeState, RunState } from "../../contracts/openwop/state.ts";
 import { checkWrite } from "./channels.ts";
@@ -15,6 +14,8 @@ export interface ResultRules {
   id(): string;
 }
 
+/** A node may wrap what it was given. */
+const MAX_RESULT_NESTING = MAX_NESTING + 20;
 const LONGEST_BACKOFF_MS = 60_000;
 
 export function resultEvents(state: RunState, own: NodeState, result: NodeResult, rules: ResultRules): NewEvent[] {
@@ -29,6 +30,11 @@ export function resultEvents(state: RunState, own: NodeState, result: NodeResult
     case "failed":
       return [...events, ...failedEvents(own, result.error, rules)];
     case "completed": {
+      const { outputs = {}, variables = {}, writes = [] } = result;
+      if (isDeeper([outputs, variables, writes], MAX_RESULT_NESTING)) {
+        const message = `what node ${nodeId} came to is nested deeper than ${MAX_RESULT_NESTING} levels`;
+        return [...events, ...failedEvents(own, { code: "validation_error", message, retryable: false }, rules)];
+      }
       const after = new Map<string, unknown>();
       const writtenAt = new Date(rules.now).toISOString();
       for (const write of result.writes ?? []) {
