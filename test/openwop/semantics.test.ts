@@ -287,3 +287,31 @@ test("run options are surfaced unmodified, kept, and never executed; tags and me
     expect([body.error, body.details?.field]).toEqual(["validation_error", field]);
   }
 });
+
+test("a condition or an expression that cannot be computed ends the run and says which; one that cannot be read is refused with its path", async () => {
+  const condition = { type: "expression", expression: "output.score > 5" } as const;
+  const nodes = [node("a"), node("b")];
+  const parts = { edges: [edge("a>b", condition)] };
+  const { run, events } = await ran(workflow("uncomputable", nodes, parts), "failed");
+  expect(run.error.code).toBe("validation_error");
+  expect(run.error.message).toContain('edge a>b: condition.expression "output.score > 5" cannot be computed');
+  expect(run.error.details).toMatchObject({ edgeId: "a>b" });
+  expect(events.map(({ type }) => type)).toEqual(["run.started", "node.started", "node.completed", "run.failed"]);
+  const stuck = { type: "regex", left: "inputs.text", right: "(a|a)*$" } as const;
+  const inputs = { text: `${"a".repeat(64)}!` };
+  const slow = await ran(workflow("slow", nodes, { edges: [edge("a>b", stuck)] }), "failed", { inputs });
+  expect(slow.run.error.message).toBe("edge a>b: condition.right takes longer than 1000 ms");
+  for (const [typeId, config, field] of [
+    ["core.transform", { expression: "1 +" }, "nodes[0].config.expression"],
+    ["core.loop", { while: "turn <" }, "nodes[0].config.while"],
+    ["core.conditional", { expression: "(" }, "nodes[0].config.expression"],
+    ["core.conditional", { condition: { type: "regex", right: "(" } }, "nodes[0].config.condition.right"],
+    ["core.interrupt", { resumeSchema: { type: "nothing" } }, "nodes[0].config.resumeSchema"],
+    [
+      "core.clarificationGate",
+      { questions: [{ id: "q", question: "?", schema: { pattern: "(" } }] },
+      "nodes[0].config.questions[0].schema",
+    ],
+  ] as const)
+    expect(await fieldOf(workflow("unreadable", [node("a", typeId, config)]))).toBe(field);
+});

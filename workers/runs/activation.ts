@@ -193,15 +193,7 @@ export class Activation {
 
   async #advance(): Promise<void> {
     const moves = nextMoves(this.#graph, this.#state, this.#now());
-    if (moves.failed !== undefined) {
-      const { nodeId, error } = moves.failed;
-      return this.#failRun({
-        code: error?.code ?? "node_failed",
-        message: error?.message ?? "a node failed",
-        failedNodeId: nodeId,
-        ...(error?.details !== undefined && { details: error.details }),
-      });
-    }
+    if (moves.failed !== undefined) return this.#failRun(moves.failed);
     for (const { node, reason } of moves.skip)
       this.#session.emit({ type: "node.skipped", nodeId: node.node.id, payload: { nodeId: node.node.id, reason } });
     for (const one of moves.start) {

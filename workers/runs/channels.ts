@@ -4,7 +4,7 @@ import { reduce, REDUCERS, valuesOf } from "../../contracts/openwop/reducers.ts"
 import type { ErrorData, NodeState } from "../../contracts/openwop/state.ts";
 import type { Channel, WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
 import { invalid } from "./body.ts";
-import { schemaOf } from "./configurable.ts";
+import { faultIn, schemaOf } from "./schemas.ts";
 
 /** One write, as a node makes it. */
 export interface Write {
@@ -44,9 +44,9 @@ export function checkWrite(
   const after = reduce(channel, before, value, writtenAt);
   // What a newer schema says is not known here: such writes are taken as they are.
   if (channel.schema !== undefined && written <= current) {
-    const validate = schemaOf(channel.schema, `channels.${name}.schema`);
-    if (!validate(valuesOf(after))) {
-      const why = validate.errors?.[0]?.message ?? "does not conform";
+    const fault = faultIn(channel.schema, valuesOf(after), `channels.${name}.schema`);
+    if (fault !== undefined) {
+      const why = fault.message ?? "does not conform";
       if (written < current) return breaking(`does not conform to version ${current}: ${why}`);
       return refuse("validation_error", `channel ${name} ${why}`);
     }
@@ -79,9 +79,10 @@ export function checkChannels({ channels = {}, nodes }: WorkflowDefinition): voi
   for (const [name, { reducer, schema, default: initial }] of Object.entries(channels)) {
     check(reducer, `channels.${name}.reducer`);
     if (schema === undefined) continue;
-    const validate = schemaOf(schema, `channels.${name}.schema`);
-    if (initial !== undefined && !validate(initial))
-      throw invalid(`channels.${name}.default`, validate.errors?.[0]?.message ?? "does not conform to the schema");
+    schemaOf(schema, `channels.${name}.schema`);
+    const fault = initial === undefined ? undefined : faultIn(schema, initial, `channels.${name}.schema`);
+    if (fault !== undefined)
+      throw invalid(`channels.${name}.default`, fault.message ?? "does not conform to the schema");
   }
   nodes.forEach(({ typeId, config }, at) => {
     if (typeId === "core.channelWrite" && config["reducer"] !== undefined)

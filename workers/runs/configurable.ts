@@ -1,43 +1,11 @@
 /** Run options (OpenWOP, run options): the reserved keys of `configurable`, and what a workflow says about it. */
-import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { isObject, textOr, type Json } from "../../contracts/openwop/json.ts";
 import type { WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
 import { invalid } from "./body.ts";
 import { isTest, type Asker } from "./caller.ts";
 import { MOCK_PROVIDERS } from "./nodes/mock.ts";
-
-const ajv = new Ajv2020({ strict: false, allErrors: false, addUsedSchema: false });
-const schemas = new WeakMap<object, ValidateFunction>();
-
-/** Compiles a JSON Schema a workflow brought. Throws `validation_error` when it is none. */
-export function schemaOf(schema: Json, field: string): ValidateFunction {
-  let validate = schemas.get(schema);
-  if (validate === undefined) {
-    try {
-      const { $id: _id, ...anonymous } = schema;
-      validate = ajv.compile(anonymous);
-    } catch (cause) {
-      throw invalid(field, `is not a JSON Schema: ${cause instanceof Error ? cause.message : String(cause)}`);
-    }
-    schemas.set(schema, validate);
-  }
-  return validate;
-}
-
-/** Checks a value against a schema. Throws `validation_error` naming the member. */
-export function conform(schema: Json, value: unknown, field: string): void {
-  const validate = schemaOf(schema, field);
-  if (validate(value)) return;
-  const [first] = validate.errors ?? [];
-  const path = (first?.instancePath ?? "").replaceAll("/", ".");
-  const extra: unknown = first?.params["additionalProperty"];
-  throw invalid(
-    `${field}${path}`,
-    `${first?.message ?? "does not conform"}${typeof extra === "string" ? `: ${extra}` : ""}`,
-    { schemaPath: first?.schemaPath },
-  );
-}
+import { conform } from "./schemas.ts";
 
 type Rule = (value: unknown) => boolean;
 

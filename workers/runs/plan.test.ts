@@ -108,7 +108,7 @@ describe("trigger rules", () => {
     ]);
   });
   test("a failure is taken care of by an edge for it, and by no other", () => {
-    expect(nextMoves(graph(["a", "b"], ["a>b"]), stateAfter("a:failed")).failed?.nodeId).toBe("a");
+    expect(nextMoves(graph(["a", "b"], ["a>b"]), stateAfter("a:failed")).failed?.failedNodeId).toBe("a");
     expect(nextMoves(graph(["a", "b"], ["a>b:any_failed"]), stateAfter("a:failed")).failed).toBeUndefined();
   });
 });

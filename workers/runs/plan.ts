@@ -2,6 +2,8 @@
 import type { Json } from "../../contracts/openwop/json.ts";
 import type { NodeState, RunState } from "../../contracts/openwop/state.ts";
 import type { TriggerRule, WorkflowEdge } from "../../contracts/openwop/workflow.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import type { Failure } from "./ending.ts";
 import { holds } from "./expressions.ts";
 import type { Graph, GraphNode } from "./graph.ts";
 import { firesAt, firing, isTriggered } from "./triggers.ts";
@@ -13,8 +15,8 @@ export interface Moves {
   readonly causes: ReadonlyMap<string, string>;
   /** Nodes that will not run, and why. */
   readonly skip: readonly { readonly node: GraphNode; readonly reason: string }[];
-  /** A failure that no edge takes care of. */
-  readonly failed: NodeState | undefined;
+  /** Why the run fails: a failed node that no edge takes care of, or a condition that cannot be computed. */
+  readonly failed: Failure | undefined;
   /** Nothing is left to do or to wait for. */
   readonly done: boolean;
 }
@@ -24,6 +26,16 @@ type Verdict = "wait" | "start" | "skip";
 
 /** `clock` is epoch milliseconds: only writes that must have been followed by quiet ask for it. */
 export function nextMoves(graph: Graph, state: RunState, clock = Infinity): Moves {
+  try {
+    return moves(graph, state, clock);
+  } catch (thrown) {
+    const { code, message, details } = BeamlineError.from(thrown);
+    if (code === "internal") throw thrown;
+    return { start: [], causes: new Map(), skip: [], failed: { code, message, details }, done: false };
+  }
+}
+
+function moves(graph: Graph, state: RunState, clock: number): Moves {
   const start: GraphNode[] = [];
   const causes = new Map<string, string>();
   const skip: { node: GraphNode; reason: string }[] = [];
@@ -119,7 +131,7 @@ function edgeState(edge: WorkflowEdge, state: RunState, now: NodeState | undefin
     return "pending";
   if (source.status === "failed") return "failed";
   if (source.status !== "completed") return "skipped";
-  return edge.condition === undefined || holds(edge.condition, scopeOf(state, source, edge)) ? "success" : "skipped";
+  return isTaken(edge, source, state) ? "success" : "skipped";
 }
 
 function ruled(rule: TriggerRule, edges: readonly Edge[]): Verdict {
@@ -156,8 +168,21 @@ function goesRound(head: GraphNode, state: RunState): boolean {
     )
       return false;
     if (source.outputs?.["continue"] === false) return false;
-    return edge.condition === undefined || holds(edge.condition, scopeOf(state, source, edge));
+    return isTaken(edge, source, state);
   });
+}
+
+/** Throws `validation_error` naming the edge when its condition cannot be computed. */
+function isTaken(edge: WorkflowEdge, source: NodeState, state: RunState): boolean {
+  if (edge.condition === undefined) return true;
+  try {
+    return holds(edge.condition, scopeOf(state, source, edge));
+  } catch (thrown) {
+    const { code, message } = BeamlineError.from(thrown);
+    if (code === "internal") throw thrown;
+    const details = { edgeId: edge.id };
+    throw new BeamlineError(code, `edge ${edge.id}: ${message}`, { field: `edges.${edge.id}.condition`, details });
+  }
 }
 
 function leavesBusyLoop(
@@ -173,11 +198,13 @@ function leavesBusyLoop(
 }
 
 /** A failed node is taken care of when an edge out of it asks for failure, or for any end. */
-function unhandledFailure(graph: Graph, state: RunState): NodeState | undefined {
+function unhandledFailure(graph: Graph, state: RunState): Failure | undefined {
   for (const { node, outgoing } of graph.nodes) {
     const now = state.nodes.get(node.id);
     if (now?.status !== "failed") continue;
-    if (!outgoing.some(({ triggerRule }) => triggerRule === "any_failed" || triggerRule === "all_complete")) return now;
+    if (outgoing.some(({ triggerRule }) => triggerRule === "any_failed" || triggerRule === "all_complete")) continue;
+    const { code = "node_failed", message = "a node failed", details } = now.error ?? {};
+    return { code, message, failedNodeId: now.nodeId, ...(details !== undefined && { details }) };
   }
   return undefined;
 }

@@ -1,11 +1,12 @@
 /** The small pure parts: expressions, Merkle roots, tokens, reducers, identities. */
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { canonicalJson } from "../../contracts/openwop/json.ts";
+import { canonicalJson, type Json } from "../../contracts/openwop/json.ts";
 import { reduce } from "../../contracts/openwop/reducers.ts";
 import { evaluate, fill, holds, regexOf } from "./expressions.ts";
 import { logicalInvocationId } from "./invocations.ts";
 import { NO_PEAKS, rootOf, withLeaf } from "./merkle.ts";
+import { conform, schemaOf } from "./schemas.ts";
 import { Tokens } from "./tokens.ts";
 
 describe("expressions", () => {
@@ -25,6 +26,43 @@ describe("expressions", () => {
     expect(holds({ type: "notEquals", left: "approved", right: false }, scope)).toBe(true);
     expect(holds({ type: "regex", left: "output.text", right: "^a.c$" }, scope)).toBe(true);
     expect(() => regexOf("(a+)+$", "right")).toThrow(/for ever/);
+  });
+  test("stop what would take for ever, in a second and saying so", () => {
+    const text = "a".repeat(64);
+    const list = Array.from({ length: 300 }, (_, at) => at);
+    const inside = (depth: number): string => (depth === 0 ? "1" : `inputs.list.map(x${depth}, ${inside(depth - 1)})`);
+    for (const right of ["((a+))+$", "(a|a)*$", "(a|aa)+$"])
+      expect(() => holds({ type: "regex", left: "inputs.text", right }, { inputs: { text: `${text}!` } })).toThrow(
+        /condition.right takes longer/,
+      );
+    expect(() => evaluate('inputs.text.matches("(a|a)*$")', { inputs: { text: `${text}!` } })).toThrow(/longer/);
+    expect(() => evaluate(`${inside(5)}.size()`, { inputs: { list } })).toThrow(/longer/);
+    const pattern = { properties: { text: { pattern: "^(a|a)*$" } } };
+    expect(() => conform(pattern, { text: `${text}!` }, "resumeValue")).toThrow(/resumeValue takes longer/);
+    expect(evaluate("inputs.list.map(x, x + 1).filter(x, x > 299).size()", { inputs: { list } })).toBe(1);
+  }, 60_000);
+  test("refuse values that grow without end", () => {
+    const twice = ".map(a, a + a)".repeat(24);
+    expect(() => evaluate(`["abcd"]${twice}`, {})).toThrow(/comes to more than/);
+    const inputs = { text: "x".repeat(1024 * 1024) };
+    expect(() => fill("{{inputs.text}} ".repeat(10), { inputs })).toThrow(/comes to more than/);
+    expect(() => fill(Array(10).fill("{{inputs}}"), { inputs })).toThrow(/comes to more than/);
+    expect(fill("{{inputs.text}} ", { inputs })).toHaveLength(1024 * 1024 + 1);
+  });
+  test("numbers are numbers, with a fraction or without; moments and bytes have a form in JSON", () => {
+    const inputs = { price: 1.5, count: 2 };
+    expect(evaluate("inputs.price + 1", { inputs })).toBe(2.5);
+    expect(evaluate("inputs.price * inputs.count - 1 / inputs.price", { inputs })).toBeCloseTo(3 - 1 / 1.5);
+    expect(evaluate("7 / 2", {})).toBe(3);
+    expect(evaluate('timestamp("2026-01-01T00:00:00Z")', {})).toBe("2026-01-01T00:00:00.000Z");
+    expect(evaluate('[duration("1.5s")]', {})).toEqual([1_500]);
+    expect(evaluate('b"abc"', {})).toBe("YWJj");
+  });
+  test("a schema is compiled once, whatever object it comes in", () => {
+    const schema = (): object => ({ type: "object", properties: { a: { type: "string" } } });
+    expect(schemaOf(schema() as Json, "x")).toBe(schemaOf(schema() as Json, "x"));
+    expect(() => conform(schema() as Json, { a: 1 }, "resumeValue")).toThrow("resumeValue.a must be string");
+    expect(() => schemaOf({ type: "nothing" }, "channels.c.schema")).toThrow(/channels.c.schema is not a JSON Schema/);
   });
   test("templates fill paths, run nothing, and keep types where they stand alone", () => {
     expect(

@@ -1,7 +1,7 @@
 /** Node types that compute at once: they are batched into the append of whatever comes next. */
 import { isObject, numberOr, textOr } from "../../../contracts/openwop/json.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { holds, evaluate } from "../expressions.ts";
+import { checkCondition, checkExpression, evaluate, holds } from "../expressions.ts";
 import { runScope } from "../plan.ts";
 import { completed, failed, type NodeCall, type NodeType } from "../nodetype.ts";
 import type { EdgeCondition } from "../../../contracts/openwop/workflow.ts";
@@ -89,6 +89,12 @@ const conditional: NodeType = {
     const result = holds(condition, scopeOf(call));
     return completed({ result, branch: String(result) });
   },
+  check({ config }, field) {
+    const [condition, own] = isObject(config["condition"])
+      ? [config["condition"], "config.condition"]
+      : [config, "config"];
+    if (!JSON.stringify(condition).includes("{{")) checkCondition(condition, `${field}.${own}`);
+  },
 };
 
 /** Evaluates `config.expression` over inputs and variables; the value is its output `result`. */
@@ -97,7 +103,10 @@ const transform: NodeType = {
   mode: "instant",
   run: (call) =>
     completed({ result: evaluate(textOr(call.config["expression"], "null"), scopeOf(call), "config.expression") }),
-  check: (node, field) => needsText(node.config, field, "expression"),
+  check({ config }, field) {
+    needsText(config, field, "expression");
+    checkFilled(config["expression"], `${field}.config.expression`);
+  },
 };
 
 /** Head of a loop: `continue` in its outputs says whether there is another turn. `config.times`, or `config.while` as an expression. */
@@ -113,6 +122,7 @@ const loop: NodeType = {
         : turn <= numberOr(config["times"], 1);
     return completed({ iteration: turn - 1, continue: again });
   },
+  check: ({ config }, field) => checkFilled(config["while"], `${field}.config.while`),
 };
 
 /**
@@ -158,6 +168,11 @@ const getVersion: NodeType = {
 
 function scopeOf(call: NodeCall): Record<string, unknown> {
   return { ...runScope(call.state), input: call.inputs };
+}
+
+/** An expression in a configuration; what its templates make of it is known when it is computed. */
+function checkFilled(expression: unknown, field: string): void {
+  if (typeof expression === "string" && !expression.includes("{{")) checkExpression(expression, field);
 }
 
 export function needsText(config: Readonly<Record<string, unknown>>, field: string, ...names: readonly string[]): void {

@@ -2,6 +2,7 @@
 import { isObject, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
 import { completed, failed, type NodeResult, type NodeType } from "../nodetype.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
+import { schemaOf } from "../schemas.ts";
 
 /** What an approval may be answered with. */
 export const APPROVAL_ACTIONS = ["accept", "reject", "refine", "edit-accept", "ask"] as const;
@@ -93,6 +94,9 @@ const clarificationGate: NodeType = {
       questions.length > 0 &&
       questions.every((one) => isObject(one) && textOr(one["id"], "") !== "" && textOr(one["question"], "") !== "");
     if (!good) throw invalid(`${field}.config.questions`, "must be at least one {id, question}");
+    questions
+      .filter(isObject)
+      .forEach(({ schema }, at) => checkSchema(schema, `${field}.config.questions[${at}].schema`));
   },
 };
 
@@ -127,6 +131,8 @@ const interrupt: NodeType = {
     const known: readonly unknown[] = INTERRUPT_KINDS;
     if (!known.includes(node.config["kind"] ?? "custom"))
       throw invalid(`${field}.config.kind`, `must be one of ${INTERRUPT_KINDS.join(", ")}`);
+    checkSchema(node.config["resumeSchema"], `${field}.config.resumeSchema`);
+    checkSchema(objectOr(node.config["data"])["outcomeSchema"], `${field}.config.data.outcomeSchema`);
   },
 };
 
@@ -139,6 +145,11 @@ export function isTimeout(value: unknown): boolean {
 
 function timedOut(): NodeResult {
   return failed("interrupt_expired", "nobody answered in time", { retryable: false, details: { reason: "timeout" } });
+}
+
+/** A schema nobody can read would refuse every answer. One with templates is known when it is asked. */
+function checkSchema(schema: unknown, field: string): void {
+  if (isObject(schema) && !JSON.stringify(schema).includes("{{")) schemaOf(schema, field);
 }
 
 function invalid(field: string, what: string): BeamlineError {

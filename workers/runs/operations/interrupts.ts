@@ -6,7 +6,7 @@ import { isTerminal, statusOf } from "../../../contracts/openwop/snapshot.ts";
 import type { Interrupt, RunState } from "../../../contracts/openwop/state.ts";
 import { anything, bodyOf, invalid } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
-import { conform } from "../configurable.ts";
+import { conform } from "../schemas.ts";
 import { answersOf, APPROVAL_ACTIONS } from "../nodes/gates.ts";
 import type { RunsPorts } from "../ports.ts";
 import { suspended } from "../suspension.ts";

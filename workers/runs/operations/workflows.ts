@@ -6,8 +6,8 @@ import { BeamlineError } from "../../../contracts/errors.ts";
 import { invalid } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
 import { checkChannels } from "../channels.ts";
-import { schemaOf } from "../configurable.ts";
-import { checkExpression, regexOf } from "../expressions.ts";
+import { ownSchema, schemaOf } from "../schemas.ts";
+import { checkCondition, checkExpression } from "../expressions.ts";
 import { graphOf } from "../graph.ts";
 import type { NodeType } from "../nodetype.ts";
 import type { RunsPorts } from "../ports.ts";
@@ -16,6 +16,9 @@ import { GATED } from "./start.ts";
 
 /** Scope of the admin route. */
 export const WORKFLOWS_SCOPE = "workflows:manage";
+
+/** Compiled when the first workflow comes. */
+let validateWorkflow: ReturnType<typeof ownSchema> | undefined;
 
 /** Largest definition, bytes. */
 const MAX_BYTES = 1024 * 1024;
@@ -28,7 +31,7 @@ export function checkWorkflow(given: unknown, nodeTypes: ReadonlyMap<string, Nod
   if (!isObject(given)) throw invalid("workflow", "must be a JSON object");
   if (Buffer.byteLength(JSON.stringify(given)) > MAX_BYTES)
     throw invalid("workflow", `is larger than ${MAX_BYTES} bytes`);
-  const validate = schemaOf(workflowSchema, "workflow");
+  const validate = (validateWorkflow ??= ownSchema(workflowSchema));
   if (!validate(given)) {
     // The deepest complaint says most: those of alternatives that were not meant come before it.
     const errors = [...(validate.errors ?? [])].toSorted((a, b) => b.instancePath.length - a.instancePath.length);
@@ -93,8 +96,7 @@ function checkNode(
 }
 
 function checkEdge({ condition }: WorkflowEdge, field: string): void {
-  if (condition?.expression !== undefined) checkExpression(condition.expression, `${field}.condition.expression`);
-  if (condition?.type === "regex") regexOf(String(condition.right), `${field}.condition.right`);
+  if (condition !== undefined) checkCondition(condition, `${field}.condition`);
 }
 
 /** Our admin route `PUT /v1/workflows/{id}`: 201 for a new version, 200 when it is the current one already. */
