@@ -5,6 +5,7 @@
  * The agent whose capabilities decide is named by the header `x-agent-id`; a caller that names none is `task-agent` where callers need no
  * credentials, and refused elsewhere.
  */
+import { isIP } from "node:net";
 import { Server } from "@modelcontextprotocol/sdk/server/index.js";
 import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
 import { CallToolRequestSchema, ErrorCode, ListToolsRequestSchema, McpError } from "@modelcontextprotocol/sdk/types.js";
@@ -73,6 +74,9 @@ function visitOf({ headers: given }: FastifyRequest, auth: AuthPolicy): Visit {
     ownKey: false,
     always: false,
   });
+  // The page's own name may have been made to lead here: without a credential only names nobody can give to a machine count.
+  if (origin !== undefined && principal === LOCAL && !isFixed(host ?? ""))
+    throw new BeamlineError("permission_denied", "host is not an address or localhost, and no credential was given");
   const named = given["x-agent-id"];
   const agent = typeof named === "string" && named !== "" ? named : principal === LOCAL ? "task-agent" : "";
   if (agent === "")
@@ -89,6 +93,12 @@ function visitOf({ headers: given }: FastifyRequest, auth: AuthPolicy): Visit {
       [header.scopes]: principal.scopes.join(" "),
     },
   };
+}
+
+/** Whether a `Host` is an address or localhost, which no name server can lead elsewhere. */
+function isFixed(host: string): boolean {
+  const name = URL.parse(`http://${host}`)?.hostname ?? "";
+  return isIP(name.replace(/^\[(.*)\]$/, "$1")) !== 0 || name === "localhost" || name.endsWith(".localhost");
 }
 
 function serverFor(caller: Caller, { headers, agent }: Visit): Server {

@@ -1,4 +1,5 @@
 /** The tool registry as an MCP server on the edge's HTTP listener, called by the official client. */
+import { request } from "node:http";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -64,4 +65,26 @@ test("a page of another origin is refused", async () => {
     body: "{}",
   });
   expect(response.status).toBe(403);
+});
+
+test("a page whose name was made to lead here is refused, one that is served from here is not", async () => {
+  const { hostname, port } = new URL(`http://${world.http}`);
+  const asked = (name: string): Promise<number | undefined> =>
+    new Promise((resolve, reject) => {
+      const host = `${name}:${port}`;
+      const headers = {
+        host,
+        origin: `http://${host}`,
+        accept: "application/json, text/event-stream",
+        "content-type": "application/json",
+      };
+      request({ hostname, port, path: "/mcp", method: "POST", headers }, (response) => {
+        response.resume();
+        resolve(response.statusCode);
+      })
+        .on("error", reject)
+        .end(JSON.stringify({ jsonrpc: "2.0", id: 1, method: "ping" }));
+    });
+  const statuses = await Promise.all(["rebound.example", "127.0.0.1.example", "localhost", "127.0.0.1"].map(asked));
+  expect(statuses).toEqual([403, 403, 200, 200]);
 });
