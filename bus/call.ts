@@ -170,3 +170,10 @@ export function parseJson(text: string): unknown {
     throw invalidArgument("body", "is not valid JSON");
   }
 }
+
+/** The JSON of a request; no text at all is an empty one. Throws `invalid_argument` for text that is not a JSON object. */
+export function parseRequest(text: string): unknown {
+  const json = text === "" ? {} : parseJson(text);
+  if (typeof json === "object" && json !== null && !Array.isArray(json)) return json;
+  throw invalidArgument("body", "must be a JSON object");
+}

@@ -2,7 +2,7 @@
 import { codecOf, opaque } from "../contracts/codec.ts";
 import type { CallContext, Handlers } from "../contracts/handlers.ts";
 import { routeOf, type Dialect, type Route, type ServiceDefinition } from "../contracts/routes.ts";
-import { parseJson } from "./call.ts";
+import { parseRequest } from "./call.ts";
 
 /** A request as it arrived: its text and the context of the call. */
 export type Answer = (text: string, context: CallContext) => string | Promise<string>;
@@ -48,7 +48,7 @@ function endpoint(route: Route, handler: unknown): Endpoint | undefined {
     dialect: route.dialect,
     timeoutMs: route.timeoutMs,
   };
-  const read = (text: string): unknown => request.fromJson(text === "" ? {} : parseJson(text));
+  const read = (text: string): unknown => request.fromJson(parseRequest(text));
   const write = (reply: unknown): string => JSON.stringify(response.toJson(responseType.fromPartial(reply as object)));
   if (route.kind === "stream") {
     const run = handler as (message: unknown, context: CallContext) => AsyncIterable<object>;

@@ -1,12 +1,14 @@
 /** `beamline memory`: search, add, see the context a task would get, watch events. `beamline rebuild memory`: projections anew from the log. */
 import { text as readAll } from "node:stream/consumers";
 import type { Command } from "commander";
-import { BeamlineError } from "../contracts/errors.ts";
+import { BeamlineError, invalidArgument } from "../contracts/errors.ts";
 import { codecOf, opaque } from "../contracts/codec.ts";
 import { MemoryServiceDefinition, type Event } from "../contracts/gen/aios/memory.ts";
 import { header } from "../contracts/headers.ts";
 import { routesOf } from "../contracts/routes.ts";
 import { openStream } from "../bus/stream.ts";
+import { tiers } from "../workers/memory/context.ts";
+import { collectionNames } from "../workers/memory/document.ts";
 import { followEvents } from "./memory.follow.ts";
 import { bar } from "./memory.progress.ts";
 import { outputOf, type Output } from "./output.ts";
@@ -52,11 +54,11 @@ export function memoryCommand(program: Command): void {
     .option(
       "-c, --collections <names>",
       "some of decisions, incidents, procedures, config_changes, knowledge; all without it",
-      words,
+      some("--collections", collectionNames),
       [],
     )
-    .option("-n, --results <count>", "how many at most", whole, 10)
-    .option("-m, --min-relevance <value>", "least relevance, 0 to 1", number, 0)
+    .option("-n, --results <count>", "how many at most", whole("--results"), 10)
+    .option("-m, --min-relevance <value>", "least relevance, 0 to 1", share("--min-relevance"), 0)
     .option("-t, --tenant <id>", "tenant", "default")
     .action(
       async (
@@ -115,8 +117,13 @@ export function memoryCommand(program: Command): void {
     .command("context")
     .description("Show the context a task would be given.")
     .argument("<task>", "description of the task")
-    .option("--tokens <count>", "budget; 0 is 4000", whole, 0)
-    .option("--tiers <names>", "some of operational, working, longterm, knowledge; all without it", words, [])
+    .option("--tokens <count>", "budget; 0 is 4000", whole("--tokens"), 0)
+    .option(
+      "--tiers <names>",
+      "some of operational, working, longterm, knowledge; all without it",
+      some("--tiers", [...tiers, "long_term"]),
+      [],
+    )
     .option("-t, --tenant <id>", "tenant", "default")
     .action(async (task: string, options: InTenant & { tokens: number; tiers: string[] }, command: Command) => {
       const out = outputOf(command);
@@ -137,7 +144,7 @@ export function memoryCommand(program: Command): void {
   memory
     .command("events")
     .description("Show the latest events, newest last; --follow goes on with what happens.")
-    .option("-n, --count <count>", "how many", whole, 20)
+    .option("-n, --count <count>", "how many", whole("--count"), 20)
     .option("--category <category>", "this category alone", "")
     .option("--source <source>", "this source alone", "")
     .option("-f, --follow", "go on until interrupted")
@@ -207,12 +214,22 @@ function show(out: Output, event: Event): void {
   const { id, timestamp, category, source, data_json, critical } = event;
   if (out.json)
     return void process.stdout.write(
-      `${JSON.stringify({ id, timestamp: Number(timestamp), category, source, critical, data_json: data_json.toString("utf8") })}\n`,
+      `${JSON.stringify({ id, timestamp: numberOf(timestamp), category, source, critical, data_json: data_json.toString("utf8") })}\n`,
     );
-  const at = new Date(Number(timestamp) * 1000).toISOString().slice(0, 19).replace("T", " ");
   out.line(
-    `${at}  ${critical ? "!" : " "} ${category.padEnd(14)} ${source.padEnd(16)} ${shortened(data_json.toString("utf8"))}`,
+    `${momentOf(timestamp)}  ${critical ? "!" : " "} ${category.padEnd(14)} ${source.padEnd(16)} ${shortened(data_json.toString("utf8"))}`,
   );
+}
+
+/** As the contract writes it: a decimal string beyond what a number holds. */
+function numberOf(value: bigint): number | string {
+  return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
+}
+
+/** Seconds as a date; as they are when no calendar goes that far, which is how somebody's nanoseconds look. */
+function momentOf(seconds: bigint): string {
+  const at = new Date(Number(seconds) * 1000);
+  return Number.isNaN(at.getTime()) ? String(seconds).padEnd(19) : at.toISOString().slice(0, 19).replace("T", " ");
 }
 
 const keyOf = ({ id, timestamp, data_json }: Event): string => `${id}\n${timestamp}\n${data_json.toString("utf8")}`;
@@ -229,13 +246,28 @@ function words(given: string): string[] {
     .filter((word) => word !== "");
 }
 
-function whole(given: string): number {
-  if (!/^-?\d+$/.test(given)) throw new BeamlineError("invalid_argument", `${given} is not a whole number`);
-  return Number(given);
+/** Names out of a list, separated by commas. Throws `invalid_argument` naming the option and what there is. */
+function some(option: string, known: readonly string[]): (given: string) => string[] {
+  return (given) => {
+    const names = words(given);
+    const strange = names.find((name) => !known.includes(name));
+    if (strange === undefined) return names;
+    throw invalidArgument(option, `knows no ${strange}, but ${known.join(", ")}`);
+  };
 }
 
-function number(given: string): number {
-  if (given.trim() === "" || !Number.isFinite(Number(given)))
-    throw new BeamlineError("invalid_argument", `${given} is not a number`);
-  return Number(given);
+function whole(option: string): (given: string) => number {
+  return (given) => {
+    const value = Number(given);
+    if (/^-?\d+$/.test(given) && Math.abs(value) < 2 ** 31) return value;
+    throw invalidArgument(option, `wants a whole number, not ${given}`);
+  };
+}
+
+function share(option: string): (given: string) => number {
+  return (given) => {
+    const value = Number(given);
+    if (given.trim() !== "" && value >= 0 && value <= 1) return value;
+    throw invalidArgument(option, `wants a number from 0 to 1, not ${given}`);
+  };
 }

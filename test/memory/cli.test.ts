@@ -97,3 +97,38 @@ test("rebuild shows its progress and leaves everything as it was", async () => {
     before.results.map(({ id }) => id),
   );
 });
+
+test("an event with any timestamp is shown, and beyond what a number holds it is a string", async () => {
+  const tenant = "timestamps";
+  for (const timestamp of [1_763_700_000_000_000_001n, -1n, 1_763_700_000n])
+    await world.call("pushEvent", { id: `t${timestamp}`, timestamp, category: "c" }, { tenant });
+  const lines = (await run("memory", "events", "--tenant", tenant)).trimEnd().split("\n");
+  expect(lines.map((line) => line.slice(0, 19))).toEqual([
+    "1763700000000000001",
+    "1969-12-31 23:59:59",
+    "2025-11-21 04:40:00",
+  ]);
+  const shown = (await run("--json", "memory", "events", "--tenant", tenant)).trimEnd().split("\n");
+  expect(shown.map((line) => (JSON.parse(line) as { timestamp: unknown }).timestamp)).toEqual([
+    "1763700000000000001",
+    -1,
+    1_763_700_000,
+  ]);
+});
+
+test.each([
+  [["memory", "search", "x", "-n", "many"], "--results wants a whole number, not many"],
+  [["memory", "search", "x", "-n", "99999999999"], "--results wants a whole number"],
+  [["memory", "search", "x", "-m", "7"], "--min-relevance wants a number from 0 to 1, not 7"],
+  [["memory", "search", "x", "-c", "knowledge,facts"], "--collections knows no facts, but decisions"],
+  [["memory", "context", "x", "--tiers", "deep"], "--tiers knows no deep, but operational"],
+  [["memory", "events", "--count", "1.5"], "--count wants a whole number, not 1.5"],
+  [["memory", "add", "", ""], "content must not be empty"],
+  [["rebuild", "memory", "--only", "all"], "--only is hot or index, not all"],
+])("%j is refused by name", async (args, message) => {
+  const { child, said, ended } = start(...args);
+  child.stdin.end();
+  expect(await ended).toBe(1);
+  expect(said.err).toContain(message);
+  expect(said.out).toBe("");
+});

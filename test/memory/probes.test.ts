@@ -75,6 +75,16 @@ verifies(
   },
 );
 
+verifies("clear-failure", "memory: a body that is JSON and no object is refused by name on every subject", async () => {
+  for (const { subject } of Object.values(routesOf(MemoryServiceDefinition)))
+    for (const body of ["null", "[]", '"x"', "7"]) {
+      const reply = await world.bus.nc.request(subject, body);
+      expect(reply.json()).toMatchObject({
+        error: { code: "invalid_argument", message: "body must be a JSON object", details: { field: "body" } },
+      });
+    }
+});
+
 function at(transport: "nats" | "grpc", id: string): At {
   const call: World["call"] =
     transport === "nats"

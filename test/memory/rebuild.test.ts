@@ -162,6 +162,19 @@ verifies("log-is-truth", "memory: a rebuild by hand, with progress", async () =>
   await same(before);
 });
 
+verifies("clear-failure", "memory: a rebuild of something else is refused by name, and empties nothing", async () => {
+  const before = await answers();
+  for (const [request, field] of [
+    ["null", "body"],
+    ['{"what":"all"}', "what"],
+    ['{"what":["hot","cold"]}', "what"],
+  ] as const) {
+    const messages = openStream(world.caller, REBUILD_SUBJECT, request, { timeoutMs: 60_000 });
+    await expect(messages[Symbol.asyncIterator]().next()).rejects.toMatchObject({ code: "invalid_argument", field });
+  }
+  await same(before);
+});
+
 verifies("log-is-truth", "memory: another embedding model embeds everything again", async () => {
   await worker.close();
   let embedded = 0;

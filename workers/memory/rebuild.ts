@@ -1,7 +1,7 @@
 /** Projections built anew from the log, with progress: `beamline rebuild memory`, and the tail of the archive. */
 import type { CallContext } from "../../contracts/handlers.ts";
 import { invalidArgument } from "../../contracts/errors.ts";
-import { parseJson } from "../../bus/call.ts";
+import { parseRequest } from "../../bus/call.ts";
 import type { StreamEndpoint } from "../../bus/endpoint.ts";
 import type { Archive } from "./archive.ts";
 import { searchable } from "./document.ts";
@@ -53,7 +53,7 @@ export function rebuildEndpoint(parts: RebuildParts): StreamEndpoint {
     dialect: "aios",
     timeoutMs: REBUILD_TIMEOUT_MS,
     async *stream(text: string, _context: CallContext) {
-      const { what = ["hot", "index"] } = (text === "" ? {} : parseJson(text)) as { what?: What[] };
+      const { what = ["hot", "index"] } = parseRequest(text) as { what?: What[] };
       if (!Array.isArray(what) || !what.every((one) => one === "hot" || one === "index"))
         throw invalidArgument("what", "must be a list of hot and index");
       const waiting: RebuildProgress[] = [];

@@ -2,7 +2,7 @@
 import { codecOf } from "../../contracts/codec.ts";
 import { MemoryServiceDefinition, RecentEventsRequest } from "../../contracts/gen/aios/memory.ts";
 import { routesOf } from "../../contracts/routes.ts";
-import { parseJson } from "../../bus/call.ts";
+import { parseRequest } from "../../bus/call.ts";
 import type { Answer, Endpoint } from "../../bus/endpoint.ts";
 import { canonicalKind } from "./canonical.ts";
 import { canonicalRequest } from "./event.ts";
@@ -10,8 +10,6 @@ import type { Operational } from "./operational.ts";
 
 const routes = routesOf(MemoryServiceDefinition);
 const requests = codecOf(RecentEventsRequest);
-
-const jsonOf = (text: string): unknown => (text === "" ? {} : parseJson(text));
 
 /** The same endpoints; PushEvent and GetRecentEvents answer by themselves. Same results, same errors. */
 export function withTexts(endpoints: readonly Endpoint[], operational: Operational): Endpoint[] {
@@ -21,13 +19,13 @@ export function withTexts(endpoints: readonly Endpoint[], operational: Operation
       (text, { tenant }) => {
         const kind = canonicalKind(text);
         return kind === undefined
-          ? operational.pushCanonical(tenant, canonicalRequest(jsonOf(text)))
+          ? operational.pushCanonical(tenant, canonicalRequest(parseRequest(text)))
           : operational.pushEntry(tenant, text, kind === "critical");
       },
     ],
     [
       routes.getRecentEvents.subject,
-      (text, { tenant }) => operational.recentText(tenant, requests.fromJson(jsonOf(text))),
+      (text, { tenant }) => operational.recentText(tenant, requests.fromJson(parseRequest(text))),
     ],
   ]);
   return endpoints.map((endpoint) => {
