@@ -12,6 +12,8 @@ const host = str("Name or address.", { minLength: 1, maxLength: 253, pattern: "^
 const CONNECT_MS = 5_000;
 const GET_MS = 15_000;
 export const CUT_MARK = "\n... [truncated]";
+/** Largest body as it is written in an output, bytes of JSON: less than the default limit of outputs. */
+export const MAX_WRITTEN = 1_400_000;
 /** Bytes kept of a body. */
 export const MAX_BODY = 1024 * 1024;
 
@@ -127,9 +129,22 @@ export function unreachable(thrown: unknown, call: Call): boolean {
   return thrown.code === "unavailable" || thrown.code === "deadline_exceeded";
 }
 
-/** A body as text, with a mark when it was cut. */
+/** A body as text, with a mark when it was cut: at 1 MiB, and what is no text where it grows too large by being written as JSON. */
 export function textOfBody(body: Uint8Array, truncated: boolean): string {
-  return Buffer.from(body).toString("utf8") + (truncated ? CUT_MARK : "");
+  return fitting(Buffer.from(body).toString("utf8") + (truncated ? CUT_MARK : ""), MAX_WRITTEN);
+}
+
+/** The text, or its beginning with the mark, so that it takes no more than so many bytes as JSON. */
+export function fitting(text: string, maxBytes: number): string {
+  let kept = text;
+  for (let size = bytesOf(text); size > maxBytes && kept !== ""; size = bytesOf(kept + CUT_MARK))
+    kept = kept.slice(0, Math.floor((kept.length * Math.max(0, maxBytes - 64)) / size));
+  return kept === text ? text : kept + CUT_MARK;
+}
+
+/** Size of a value as JSON, bytes. */
+export function bytesOf(value: unknown): number {
+  return Buffer.byteLength(JSON.stringify(value));
 }
 
 function bracketed(host: string): string {

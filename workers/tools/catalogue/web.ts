@@ -6,7 +6,7 @@ import { ToolFailure } from "../failure.ts";
 import { any, bool, int, num, object, path, str, texts } from "../schema.ts";
 import { tool, type Call, type Json, type Namespace } from "../tool.ts";
 import { failing, located, replacing, restoring } from "./atpath.ts";
-import { MAX_BODY, textOfBody } from "./net.ts";
+import { bytesOf, fitting, MAX_BODY, MAX_WRITTEN, textOfBody } from "./net.ts";
 
 const url = str("http or https", { minLength: 1, maxLength: 8_192 });
 const method = str("", { default: "GET", pattern: "^[A-Za-z]{3,10}$" });
@@ -169,7 +169,7 @@ export const web: Namespace<"web"> = {
       status: int(),
       success: bool("Status 2xx."),
       data: any("The answer parsed, null when it is no JSON."),
-      raw_body: str(),
+      raw_body: str("Cut where it would be too large beside data."),
       url: str(),
     }),
     async run({ query_params = {}, ...input }, call) {
@@ -180,7 +180,9 @@ export const web: Namespace<"web"> = {
         input.body === undefined ? undefined : typeof input.body === "string" ? input.body : JSON.stringify(input.body);
       const answer = await send({ ...input, url: target.href }, body, REDIRECTS, call);
       const raw = textOfBody(answer.body, answer.truncated);
-      return { status: answer.status, success: isOk(answer), data: parsed(raw), raw_body: raw, url: answer.url };
+      const data = parsed(raw);
+      const raw_body = data === null ? raw : fitting(raw, MAX_WRITTEN - bytesOf(data));
+      return { status: answer.status, success: isOk(answer), data, raw_body, url: answer.url };
     },
   }),
 };
