@@ -27,6 +27,19 @@ const keyed = (key: string): { metadata: Record<string, string> } => ({
   metadata: { ...bearer().metadata, "idempotency-key": key },
 });
 
+/** A record as somebody leaves it who dies after the deed and before writing down what came of it. */
+async function leave(operation: string, idempotencyKey: string, body: unknown, executionId: string): Promise<void> {
+  const digest = (text: string): string => createHash("sha256").update(text).digest("base64url");
+  const records = new Records<IdempotencyRecord>(host.bed.bus, buckets.runIdempotency);
+  await records.put(["acme", operation, digest(idempotencyKey)], {
+    requestDigest: digest(canonicalJson(body)),
+    executionId,
+    state: "pending",
+    leaseOwner: "dead",
+    leaseUntil: Date.now() + 1_000,
+  });
+}
+
 describe.each(["rest", "grpc"] as const)("over %s", (name) => {
   const on = (): Surface => {
     const found = surfaces.find((one) => one.name === name);
@@ -76,20 +89,9 @@ describe.each(["rest", "grpc"] as const)("over %s", (name) => {
   });
 
   test("a holder that died: the next call takes over after its lease, and names the run as the first would have", async () => {
-    const idempotencyKey = randomUUID();
-    const body = noop;
-    const digest = (text: string): string => createHash("sha256").update(text).digest("base64url");
-    const executionId = randomUUID();
-    const died: IdempotencyRecord = {
-      requestDigest: digest(canonicalJson(body)),
-      executionId,
-      state: "pending",
-      leaseOwner: "dead",
-      leaseUntil: Date.now() + 1_000,
-    };
-    const records = new Records<IdempotencyRecord>(host.bed.bus, buckets.runIdempotency);
-    await records.put(["acme", "runs.create", digest(idempotencyKey)], died);
-    const replies = await Promise.all([1, 2, 3].map(() => on().create(body, { idempotencyKey })));
+    const [idempotencyKey, executionId] = [randomUUID(), randomUUID()];
+    await leave("runs.create", idempotencyKey, noop, executionId);
+    const replies = await Promise.all([1, 2, 3].map(() => on().create(noop, { idempotencyKey })));
     expect(replies.map((reply) => reply.body.runId)).toEqual([executionId, executionId, executionId]);
   });
 
@@ -202,6 +204,26 @@ test("every mutation takes a key: the second call changes nothing and answers th
   const events = (await host.events(slow)).map(({ type }) => type);
   for (const type of ["run.paused", "run.resumed", "run.cancelled"])
     expect([type, events.filter((one) => one === type).length]).toEqual([type, 1]);
+});
+
+test("a holder that died after its deed: the fork or the webhook it made is the one that is told, and there is no other", async () => {
+  const { body: source } = await post("/v1/runs", noop, randomUUID());
+  await host.reaches(source.runId, "completed");
+  for (const fromSeq of [0, 2]) {
+    const [key, asked] = [randomUUID(), { mode: "branch", fromSeq }];
+    const made = await post(`/v1/runs/${source.runId}:fork`, asked, key);
+    await leave("runs.fork", key, { runId: source.runId, body: asked }, made.body.runId as string);
+    const again = await post(`/v1/runs/${source.runId}:fork`, asked, key);
+    expect([again.status, again.body.runId, again.headers.get(REPLAY)]).toEqual([201, made.body.runId, "false"]);
+  }
+  const key = randomUUID();
+  const hook = { url: "https://example.com/hook-of-the-dead", events: ["run.completed"] };
+  const made = await post("/v1/webhooks", hook, key);
+  await leave("webhooks.register", key, hook, made.body.webhookId as string);
+  const again = await post("/v1/webhooks", hook, key);
+  expect([again.status, again.body.webhookId]).toEqual([201, made.body.webhookId]);
+  const { webhooks } = (await host.rest("GET", "/v1/webhooks")).body as { webhooks: { url: string }[] };
+  expect(webhooks.filter(({ url }) => url === hook.url)).toHaveLength(1);
 });
 
 test("no key is kept as it was given", async () => {

@@ -73,7 +73,7 @@ beforeAll(async () => {
     resolve: (host) => Promise.resolve(names.get(host) ?? ["127.0.0.1"]),
   });
   const logger = createLogger({ component: "webhooks", level: "debug", write: (line) => lines.push(line) });
-  const options = { bus, log, egress, clock, ids: systemIds, logger, insecure: true, backoffMs: [20] };
+  const options = { bus, log, egress, clock, logger, insecure: true, backoffMs: [20] };
   webhooks = await Webhooks.open(options);
   other = await Webhooks.open(options);
 }, 60_000);
@@ -99,7 +99,7 @@ function runsOf(deliveries: readonly Received[]): string[] {
 }
 
 function register(path: string, tags: readonly string[] = [], target = url(path)): Promise<Subscription> {
-  return webhooks.register("acme", target, ["run.completed"], tags, undefined);
+  return webhooks.register("acme", systemIds.v7(), target, ["run.completed"], tags, undefined);
 }
 
 /** A run that has ended, as its log tells it. */
@@ -322,7 +322,7 @@ verifies(
 test("no secret is in the log", async () => {
   const mine = "a-secret-of-the-caller-0123456789";
   answer = () => ({ status: 500 });
-  const hook = await webhooks.register("acme", url("quiet"), ["run.completed"], [], mine);
+  const hook = await webhooks.register("acme", systemIds.v7(), url("quiet"), ["run.completed"], [], mine);
   await run();
   await until(async () => (await shown(hook)).deadLetters > 0, "the dead letter");
   expect(lines.join("")).not.toContain(mine);

@@ -19,7 +19,6 @@ import { parseEntry, TERMINAL_EVENTS, type RunEvent } from "../../contracts/open
 import { buckets, streams } from "../../contracts/streams.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Egress } from "../../runtime/egress.ts";
-import type { Ids } from "../../runtime/ids.ts";
 import type { Logger } from "../../runtime/log.ts";
 import type { RunLog } from "./log.ts";
 import { Records } from "./records.ts";
@@ -58,7 +57,6 @@ export interface WebhookOptions {
   readonly log: RunLog;
   readonly egress: Egress;
   readonly clock: Clock;
-  readonly ids: Ids;
   readonly logger: Logger;
   /** Lets http and private addresses pass: for test hosts. */
   readonly insecure: boolean;
@@ -147,17 +145,18 @@ export class Webhooks {
     }
   }
 
-  /** Stores a subscription and starts delivering from now on. */
+  /** Stores a subscription and starts delivering from now on. Under the same id it is the same one, with what is given now. */
   async register(
     tenant: string,
+    webhookId: string,
     url: string,
     events: readonly string[],
     tags: readonly string[],
     secret: string | undefined,
   ): Promise<Subscription> {
-    const { ids, clock, bus } = this.#options;
+    const { clock, bus } = this.#options;
     const subscription: Subscription = {
-      webhookId: ids.v7(),
+      webhookId,
       tenant,
       url,
       events,

@@ -129,7 +129,7 @@ export const runsWorker = defineWorker({
     );
     const webhooks = await scope.open(
       "webhooks",
-      () => Webhooks.open({ bus, log, egress, clock, ids, logger, insecure: config.OPENWOP_INSECURE_WEBHOOKS }),
+      () => Webhooks.open({ bus, log, egress, clock, logger, insecure: config.OPENWOP_INSECURE_WEBHOOKS }),
       (w, deadline) => w.stop(Date.now() + deadline.remainingMs()),
     );
     const outside = {

@@ -43,10 +43,16 @@ export async function forkRun(ports: RunsPorts, asker: Asker, sourceRunId: strin
       );
     }
     const record = await forkedRecord(ports, asker, state, overlay, { runId, sourceRunId, fromSeq, mode });
-    let status = "running";
-    // Its first event is to say what its source's says.
-    if (fromSeq === 0) await begin(ports, record, textOr(objectOr(started?.payload)["transport"], ""));
-    else status = await copyPrefix(ports, asker.tenant, sourceRunId, record, fromSeq);
+    const made =
+      fromSeq === 0
+        ? // Its first event is to say what its source's says.
+          begin(ports, record, textOr(objectOr(started?.payload)["transport"], "")).then(() => "running")
+        : copyPrefix(ports, asker.tenant, sourceRunId, record, fromSeq);
+    const status = await made.catch(async (thrown: unknown) => {
+      // The same call was here before and died after this: the fork is there.
+      if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") throw thrown;
+      return statusOf((await ports.log.get(asker.tenant, runId)).state);
+    });
     await ports.audit.record(asker, "run.forked", runId, { sourceRunId, fromSeq, mode });
     return { status: 201, body: { ...created(asker, runId, status), sourceRunId, fromSeq, mode } };
   });

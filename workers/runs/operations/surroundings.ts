@@ -39,7 +39,7 @@ export async function artifactAnswer(ports: RunsPorts, asker: Asker, runId: stri
 /** `POST /v1/webhooks`. The secret is shown once; a caller may bring its own. */
 export async function registerWebhook(ports: RunsPorts, asker: Asker, given: unknown): Promise<Answer> {
   permit(asker, "webhooks:manage");
-  return ports.idempotency.once(asker, "webhooks.register", given, async () => {
+  return ports.idempotency.once(asker, "webhooks.register", given, async (webhookId) => {
     const body = bodyOf(
       given,
       {
@@ -61,14 +61,14 @@ export async function registerWebhook(ports: RunsPorts, asker: Asker, given: unk
       throw new BeamlineError("forbidden", "tenantId is not the tenant of the credential", { field: "tenantId" });
     const url = String(body["url"]);
     await ports.webhooks.check(url);
-    const subscription = await ports.webhooks.register(
+    const { secret } = await ports.webhooks.register(
       asker.tenant,
+      webhookId,
       url,
       events,
       (body["tags"] ?? []) as readonly string[],
       body["secret"] as string | undefined,
     );
-    const { webhookId, secret } = subscription;
     await ports.audit.record(asker, "webhook.registered", webhookId, { secretFingerprint: fingerprintOf(secret) });
     return { status: 201, body: { webhookId, secret, secretFingerprint: fingerprintOf(secret) } };
   });
