@@ -135,6 +135,26 @@ export class RedisHot implements Hot {
     );
   }
 
+  /** Ordinary events of the ring that arrived after a moment, oldest first. */
+  async arrivedAfter(tenant: string, at: number): Promise<Arrival[]> {
+    const ring = `${BASE}${tenantToken(tenant)}:ring`;
+    const pairs = await hot(() => this.#redis.zrangebyscore(ring, `(${at}`, "+inf", "WITHSCORES"));
+    const found: Arrival[] = [];
+    for (let n = 0; n < pairs.length; n += 2)
+      found.push({ tenant, at: Number(pairs[n + 1]), critical: false, entry: pairs[n] ?? "" });
+    return found;
+  }
+
+  /** All metrics of a tenant as they were set. */
+  async metricsSet(tenant: string): Promise<MetricSet[]> {
+    const texts = await hot(() => this.#redis.hgetall(`${BASE}${tenantToken(tenant)}:metrics`));
+    return Object.entries(texts).map(([key, text]) => {
+      const end = text.indexOf("\n");
+      const { value, timestamp } = JSON.parse(text.slice(end + 1)) as Pick<MetricSet, "value" | "timestamp">;
+      return { tenant, key, at: Number(text.slice(0, end)), value, timestamp };
+    });
+  }
+
   async pattern(tenant: string, trigger: string, leastRate: number): Promise<Held | undefined> {
     const value = (await this.#run("PATTERN", tenantToken(tenant), lowerAscii(trigger), leastRate)) as string | null;
     if (value === null) return undefined;

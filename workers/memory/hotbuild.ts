@@ -237,8 +237,11 @@ export class HotBuilder {
       count(batch);
     }
     for (const ring of rings.values()) {
-      const newest = ring.sort((a, b) => a.at - b.at).slice(-this.#options.ring);
-      await this.#push(newest);
+      // An event may be logged twice (relog), and has one place in the ring.
+      const once = new Map<string, Arrival>();
+      for (const arrival of ring.sort((a, b) => a.at - b.at))
+        if (!once.has(arrival.entry)) once.set(arrival.entry, arrival);
+      await this.#push([...once.values()].slice(-this.#options.ring));
     }
   }
 
@@ -265,7 +268,8 @@ export class HotBuilder {
   }
 }
 
-function metricOf({ subject, text }: Entry): MetricSet | undefined {
+/** The metric of an entry of their bucket; undefined for one that was deleted. */
+export function metricOf({ subject, text }: Entry): MetricSet | undefined {
   if (text === "") return undefined;
   const { key, at, value, timestamp } = JSON.parse(text) as Omit<MetricSet, "tenant">;
   return { tenant: partOf(subject.split(".")[2] ?? "="), key, at, value, timestamp };

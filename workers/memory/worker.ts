@@ -26,6 +26,7 @@ import { observe } from "./observe.ts";
 import { Operational } from "./operational.ts";
 import { archiveProjection, rebuildEndpoint } from "./rebuild.ts";
 import { memorySettings } from "./settings.ts";
+import { relog } from "./relog.ts";
 import { openShelf } from "./shelf.ts";
 import { follow, type TailParts } from "./tail.ts";
 import { Working } from "./working.ts";
@@ -78,6 +79,9 @@ export const memoryWorker = defineWorker({
       signal: stop.signal,
     });
     await scope.open("hot state", () => builder.ensure());
+    await relog(redisHot, log, behind).catch((error: unknown) =>
+      logger.warn("what a killed worker had not logged stays in Redis alone", { error }),
+    );
     redisHot.onReturn(() => builder.renew());
     const hot = builder.guarded();
 
