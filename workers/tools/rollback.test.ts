@@ -1,4 +1,4 @@
-import { appendFile, readdir, readFile, writeFile } from "node:fs/promises";
+import { appendFile, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ObjectStore } from "../../bus/objects.ts";
@@ -89,6 +89,34 @@ describe("rollback", () => {
         if (success !== true) expect(error).toMatch(/rolled back before|being rolled back/);
     }
     await another.close();
+  });
+
+  test("one that was interrupted half way is finished by force, once it cannot be under way any more", async () => {
+    const interrupted = async (secondsAgo: number): Promise<string> => {
+      const task = `interrupted ${secondsAgo}`;
+      await writeFile(at("moved"), "m");
+      await bed.run("fs.move", { source: at("moved"), destination: at("to", "moved") }, { task });
+      const [known] = await bed.executions.ofTask("default", task);
+      if (known === undefined) throw new Error("there is no execution");
+      await bed.executions.change(known, { state: "undoing" }, Date.now() - secondsAgo * 1_000);
+      await rename(at("to", "moved"), at("moved")); // the step that was done before its worker died
+      return known.execution.execution_id;
+    };
+    const early = await interrupted(10);
+    for (const reason of ["undo", "force: now"])
+      expect(await bed.rpc("rollback", { execution_id: early, reason })).toMatchObject({
+        error: says('120 seconds after it began a reason beginning with "force:"'),
+      });
+    expect(await readdir(at("to"))).toEqual([]);
+    const late = await interrupted(130);
+    expect(await bed.rpc("rollback", { execution_id: late, reason: "undo" })).toMatchObject({ error: says("force:") });
+    expect(await bed.rpc("rollback", { execution_id: late, reason: "force: its worker died" })).toEqual({
+      success: true,
+    });
+    expect(await readFile(at("moved"), "utf8")).toBe("m");
+    expect(await bed.rpc("rollback", { execution_id: late, reason: "force: again" })).toMatchObject({
+      error: says("rolled back before"),
+    });
   });
 
   test("passes the gates again", async () => {

@@ -148,7 +148,7 @@ export class Rollbacks {
     const { state, steps, execution_id, tool_name } = execution;
     if (state === "undone") return `execution ${execution_id} was rolled back before`;
     if (state === "undoing" && !(forced && this.#ports.clock.now() - (execution.changed_at ?? 0) > LONGEST_MS)) {
-      return `execution ${execution_id} is being rolled back, or its rollback was interrupted`;
+      return `execution ${execution_id} is being rolled back, or its rollback was interrupted; ${LONGEST_MS / 1_000} seconds after it began a reason beginning with "force:" undoes what is left`;
     }
     if ((state === "started" || state === "unknown") && !forced) {
       return `the outcome of execution ${execution_id} is unknown; a reason beginning with "force:" undoes what can be undone`;
