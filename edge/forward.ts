@@ -119,14 +119,24 @@ export function streamed(route: Route, forwarding: Forwarding): handleServerStre
   });
 }
 
-export function events(route: Route, forwarding: Forwarding): handleServerStreamingCall<Buffer, Buffer> {
+/**
+ * Events of a log have no end of their own, so an edge that closes does not wait for them: `closing` ends them with `unavailable`, and the
+ * client goes on elsewhere from what it has.
+ */
+export function events(
+  route: Route,
+  forwarding: Forwarding,
+  closing: AbortSignal,
+): handleServerStreamingCall<Buffer, Buffer> {
   const request = transcoderOf(opaque(route.method.requestType));
   const response = responder(route);
   return pump(route, forwarding, async function* (call, headers, _timeoutMs, signal) {
     const source = forwarding.events.get(route.path);
     if (source === undefined)
       throw new BeamlineError("unavailable", `no ${route.worker} worker is serving ${route.subject}`);
-    for await (const text of source(request.toText(call.request), headers, signal)) yield response(text);
+    const until = AbortSignal.any([signal, closing]);
+    for await (const text of source(request.toText(call.request), headers, until)) yield response(text);
+    if (closing.aborted) throw new BeamlineError("unavailable", "this edge is closing: go on from the last event");
   });
 }
 

@@ -4,7 +4,10 @@ import {
   Server,
   ServerCredentials,
   ServerInterceptingCall,
+  status,
+  type handleServerStreamingCall,
   type ServerInterceptor,
+  type ServerWritableStream,
   type ServiceDefinition as GrpcService,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
@@ -42,13 +45,16 @@ export class GrpcEdge {
   readonly #health = new HealthImplementation(
     Object.fromEntries(["", ...services.map((one) => one.fullName)].map((name) => [name, "NOT_SERVING"])),
   );
+  readonly #closing = new AbortController();
   readonly port: number;
 
   private constructor(server: Server, forwarding: Forwarding, port: number) {
     this.#server = server;
     this.port = port;
-    for (const service of services) server.addService(definitionOf(service), implementationOf(service, forwarding));
-    this.#health.addToServer(server);
+    const closing = this.#closing.signal;
+    for (const service of services)
+      server.addService(definitionOf(service), implementationOf(service, forwarding, closing));
+    serveHealth(server, this.#health, closing);
     new ReflectionService(loadFileDescriptorSetFromBuffer(Buffer.from(descriptorSet))).addToServer(server);
   }
 
@@ -86,9 +92,13 @@ export class GrpcEdge {
     this.#health.setStatus(service, serving ? "SERVING" : "NOT_SERVING");
   }
 
-  /** Refuses new calls, lets the running ones end until the deadline (epoch milliseconds), then cuts the rest off. */
+  /**
+   * Refuses new calls, ends what has no end of its own (watches of health, events of a log), lets the other running calls end until the
+   * deadline (epoch milliseconds), then cuts the rest off.
+   */
   async stop(deadline: number): Promise<void> {
     for (const service of ["", ...services.map((one) => one.fullName)]) this.setServing(service, false);
+    this.#closing.abort();
     await new Promise<void>((resolve) => {
       const timer = setTimeout(
         () => {
@@ -103,6 +113,26 @@ export class GrpcEdge {
       });
     });
   }
+}
+
+/** Health, whose watches end when the edge closes: the library's own would hold its shutdown up until they are cut off. */
+function serveHealth(server: Server, health: HealthImplementation, closing: AbortSignal): void {
+  const watches = new Set<ServerWritableStream<unknown, unknown>>();
+  closing.addEventListener("abort", () => {
+    for (const call of watches) call.emit("error", { code: status.UNAVAILABLE, details: "this edge is closing" });
+  });
+  const addService = (service: GrpcService, methods: UntypedServiceImplementation): void => {
+    const watch = methods["watch"] as handleServerStreamingCall<unknown, unknown>;
+    server.addService(service, {
+      ...methods,
+      watch(call: ServerWritableStream<unknown, unknown>) {
+        watches.add(call);
+        call.once("cancelled", () => watches.delete(call));
+        watch(call);
+      },
+    });
+  };
+  health.addToServer({ addService });
 }
 
 /** Holds a call up until its token has been checked; what came of it is asked where the call is served. */
@@ -141,20 +171,27 @@ function definitionOf(service: ServiceDefinition): GrpcService {
   );
 }
 
-function implementationOf(service: ServiceDefinition, forwarding: Forwarding): UntypedServiceImplementation {
+function implementationOf(
+  service: ServiceDefinition,
+  forwarding: Forwarding,
+  closing: AbortSignal,
+): UntypedServiceImplementation {
   return Object.fromEntries(
-    Object.entries(service.methods).map(([key, method]) => [key, byKind(routeOf(service, method), forwarding)]),
+    Object.entries(service.methods).map(([key, method]) => [
+      key,
+      byKind(routeOf(service, method), forwarding, closing),
+    ]),
   );
 }
 
-function byKind(route: Route, forwarding: Forwarding): UntypedServiceImplementation[string] {
+function byKind(route: Route, forwarding: Forwarding, closing: AbortSignal): UntypedServiceImplementation[string] {
   switch (route.kind) {
     case "request":
       return unary(route, forwarding);
     case "stream":
       return streamed(route, forwarding);
     case "events":
-      return events(route, forwarding);
+      return events(route, forwarding, closing);
   }
 }
 

@@ -59,7 +59,12 @@ export async function* followLog(
   yield* liveLog(bus, tenant, runId, backlog.lastSeq + 1, signal);
 }
 
-/** What comes from a stream sequence on, as it comes. */
+/** A function, because what it says may change while one waits. */
+function isAborted(signal: AbortSignal): boolean {
+  return signal.aborted;
+}
+
+/** What comes from a stream sequence on, as it comes. Throws `unavailable` when it cannot go on before the run has ended. */
 export async function* liveLog(
   bus: Bus,
   tenant: string,
@@ -80,7 +85,8 @@ export async function* liveLog(
   } catch (thrown) {
     throw fromJetStream(thrown, "follow the log of a run");
   }
-  const stop = (): void => void messages.close();
+  // Not close(): that waits for a loop over the messages to end, and there is none when the reader left while this began.
+  const stop = (): void => messages.stop();
   signal.addEventListener("abort", stop, { once: true });
   try {
     if (signal.aborted) return;
@@ -89,8 +95,10 @@ export async function* liveLog(
       yield entry;
       if (hasEnded([entry]) || signal.aborted) return;
     }
+    // Nobody asked it to end: to its reader that would look like the end of the run.
+    if (!isAborted(signal)) throw new BeamlineError("unavailable", "the log of the run cannot be followed any more");
   } finally {
     signal.removeEventListener("abort", stop);
-    await messages.close();
+    messages.stop();
   }
 }

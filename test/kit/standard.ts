@@ -5,6 +5,7 @@ import {
   credentials,
   loadPackageDefinition,
   type ClientDuplexStream,
+  type ClientReadableStream,
   type ServiceClientConstructor,
   type ServiceError,
 } from "@grpc/grpc-js";
@@ -42,6 +43,22 @@ export async function health(address: string, service: string): Promise<string> 
   } finally {
     client.close();
   }
+}
+
+/** A watch of a service's health: what it said, and with which status it ended. */
+export function watchHealth(
+  address: string,
+  service: string,
+): { readonly statuses: readonly string[]; readonly ended: Promise<number> } {
+  const client = clientOf(healthProto, "grpc.health.v1.Health", address);
+  const statuses: string[] = [];
+  const call = client["Watch"]?.({ service }) as ClientReadableStream<{ status: string }>;
+  call.on("data", ({ status }: { status: string }) => statuses.push(status));
+  call.on("error", () => client.close());
+  return {
+    statuses,
+    ended: new Promise((resolve) => call.on("status", ({ code }: { code: number }) => resolve(code))),
+  };
 }
 
 interface ReflectionReply {

@@ -9,7 +9,7 @@ import { openEdge } from "../../edge/edge.ts";
 import { Scope } from "../../runtime/lifecycle.ts";
 import { makeCertificates, type Certificates } from "../kit/certificates.ts";
 import { grpcClient } from "../kit/grpc.ts";
-import { health, reflectedServices } from "../kit/standard.ts";
+import { health, reflectedServices, watchHealth } from "../kit/standard.ts";
 import { until } from "../kit/until.ts";
 import { startWorld, type World } from "../kit/world.ts";
 
@@ -55,6 +55,23 @@ test("/healthz lives, /readyz names what is missing, /metrics is Prometheus text
   expect(await (await fetch(`http://${http}/metrics`)).text()).toMatch(/^# TYPE nodejs_/m);
   expect((await fetch(`http://${http}/nothing`)).status).toBe(404);
   await scope.close();
+});
+
+test("an edge that stops ends watches of its health at once, and closes in time", async () => {
+  const scope = new Scope({ drainMs: 60_000 });
+  const { grpc: port } = await openEdge(scope, {
+    ...edgeEnv(),
+    BEAMLINE_DRAIN_MS: "60000",
+    BEAMLINE_GRPC_ADDR: "127.0.0.1:0",
+    BEAMLINE_HTTP_ADDR: "127.0.0.1:0",
+  });
+  scope.ready();
+  const watch = watchHealth(`127.0.0.1:${port}`, "");
+  await until(() => watch.statuses.length > 0, "the watch to begin");
+  const { ok, tookMs } = await scope.close();
+  expect([ok, await watch.ended]).toEqual([true, grpc.UNAVAILABLE]);
+  expect(watch.statuses).toEqual(["SERVING", "NOT_SERVING"]);
+  expect(tookMs).toBeLessThan(20_000); // of the 60 s it may wait for calls that end
 });
 
 function edgeEnv(): Record<string, string> {

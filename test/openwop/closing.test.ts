@@ -1,0 +1,49 @@
+/** An edge that closes while clients follow runs: they are told to go on elsewhere, not that the run is over (design, thin edge). */
+import { status, type ServiceError } from "@grpc/grpc-js";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { EngineDefinition } from "../../contracts/gen/openwop/v1/openwop.ts";
+import { liveLog } from "../../edge/openwop/log.ts";
+import { grpcClient } from "../kit/grpc.ts";
+import { until } from "../kit/until.ts";
+import { bearer, startHost, type Host, type Surfaces } from "./host.ts";
+
+let host: Host;
+beforeAll(async () => {
+  host = await startHost();
+}, 60_000);
+afterAll(() => host?.[Symbol.asyncDispose]());
+
+test("a client that leaves while following begins leaves no reading behind", async () => {
+  const bus = await host.bed.nats.connect("edge", "edge");
+  const left = new AbortController();
+  const entries = liveLog(bus, "acme", "any", 1, left.signal);
+  const first = entries.next();
+  left.abort();
+  expect(await first).toEqual({ done: true, value: undefined });
+});
+
+test("events of a run that goes on end with UNAVAILABLE, and another edge has the rest", async () => {
+  const runId = await host.start("conformance-delay", { inputs: { delayMs: 3_000 } });
+  const closing = (await host.listen({})) as Surfaces & AsyncDisposable;
+  using client = grpcClient(EngineDefinition, closing.grpcAddress);
+  const seen: bigint[] = [];
+  const request = { run_id: runId, last_sequence: -1n };
+  const followed = (async () => {
+    for await (const { seq } of client.stream("streamRunEvents", request, { ...bearer(), timeoutMs: 60_000 }))
+      seen.push(seq);
+  })().then(
+    () => status.OK,
+    ({ code }: ServiceError) => code,
+  );
+  await until(() => seen.length > 0, "the first event");
+  await closing[Symbol.asyncDispose]();
+  expect(await followed).toBe(status.UNAVAILABLE);
+
+  const rest: string[] = [];
+  const from = { run_id: runId, last_sequence: seen.at(-1) ?? -1n };
+  for await (const { seq, type } of host.grpc.stream("streamRunEvents", from, { ...bearer(), timeoutMs: 60_000 })) {
+    expect(seen).not.toContain(seq);
+    rest.push(type);
+  }
+  expect(rest.at(-1)).toBe("run.completed");
+});
