@@ -1,5 +1,6 @@
 /** Capabilities that hold below a path only: what was really opened decides, whatever names and links say meanwhile. */
-import { lstat, mkdir, readFile, readlink, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { lstat, mkdir, mkdtemp, readdir, readFile, readlink, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { fingerprint } from "./files/tree.ts";
@@ -119,4 +120,33 @@ test("what was made and deleted below the path can be undone by the same right",
   const report = await bed.caller.request("beamline.tools.v1.rollback_task", { task_id: task }, { timeoutMs: 20_000 });
   expect(report).toMatchObject({ steps: [{ success: true }, { success: true }, { success: true }] });
   await expect(lstat(at("in", "new"))).rejects.toThrow("ENOENT");
+});
+
+test("a grant below a root that is a link itself holds by the name the root was configured by and by its real one", async () => {
+  const home = await mkdtemp(join(tmpdir(), "beamline-linked-"));
+  try {
+    await mkdir(join(home, "real", "mine"), { recursive: true });
+    const root = join(home, "root");
+    await symlink("real", root);
+    await using linked = await startTestbed({ BEAMLINE_TOOLS_ROOTS: root });
+    for (const granted of [root, join(home, "real")]) {
+      const holder = `holder of ${granted}`;
+      await linked.run("sec.grant", { agent_id: holder, capabilities: [`*:${granted}/mine/*`] });
+      for (const way of [root, join(home, "real")]) {
+        const asHolder = { agent: holder };
+        const path = join(way, "mine", "new", "f");
+        const written = await linked.run("fs.write", { path, content: "x" }, asHolder);
+        expect(written.error, `${granted} ${way}`).toBe("");
+        const link = join(way, "mine", "link");
+        const made = await linked.run("fs.symlink", { target: "/etc", link }, asHolder);
+        for (const { execution_id } of [made, written])
+          expect(await linked.rpc("rollback", { execution_id })).toEqual({ success: true });
+        const elsewhere = { path: join(way, "not-mine"), content: "x" };
+        expect((await linked.run("fs.write", elsewhere, asHolder)).error).toContain("Capability denied");
+      }
+    }
+    expect(await readdir(join(home, "real", "mine"))).toEqual([]);
+  } finally {
+    await rm(home, { recursive: true, force: true });
+  }
 });

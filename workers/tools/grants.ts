@@ -52,10 +52,13 @@ export interface Checked {
 export class Grants {
   readonly #bucket: Bucket<GrantDocument>;
   readonly #clock: Clock;
+  readonly #real: (resource: string) => string;
 
-  constructor(bucket: Bucket<GrantDocument>, clock: Clock) {
+  /** @param real a resource as granted, by the path it really has here */
+  constructor(bucket: Bucket<GrantDocument>, clock: Clock, real: (resource: string) => string) {
     this.#bucket = bucket;
     this.#clock = clock;
+    this.#real = real;
   }
 
   /**
@@ -88,7 +91,11 @@ export class Grants {
 
   /** Grants an agent still has. */
   async held(tenant: string, agent: string): Promise<Held[]> {
-    return (await this.list(tenant, agent)).flatMap(({ capability }) => parseHeld(capability) ?? []);
+    return (await this.list(tenant, agent)).flatMap(({ capability }) => {
+      const held = parseHeld(capability);
+      if (held?.resource === undefined) return held ?? [];
+      return { ...held, resource: this.#real(held.resource) };
+    });
   }
 
   async list(tenant: string, agent: string): Promise<readonly Grant[]> {

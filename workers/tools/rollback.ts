@@ -5,6 +5,7 @@
  * R2 The agent it was done for must still be allowed to use the tool, and the one that undoes it, and is charged for it.
  * R3 What would not work is found out before the record is touched, so that a refused rollback can be asked for again.
  */
+import { basename, dirname, join } from "node:path";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { CallContext } from "../../contracts/handlers.ts";
 import { ExecuteRequest } from "../../contracts/gen/aios/tools.ts";
@@ -167,12 +168,17 @@ export class Rollbacks {
     context: CallContext,
     patient: boolean,
   ): Promise<{ readonly refusal: string } | { readonly fence: Fence | undefined }> {
-    const { grants, rate, registry, clock } = this.#ports;
+    const { grants, rate, registry, clock, host } = this.#ports;
     const { tenant } = context;
     const opposites = execution.steps.flatMap((step) => (step.op === "run" ? registry.find(tenant, step.tool) : []));
     const needs = [offered, ...(await Promise.all(opposites))].flatMap((each) => each?.needs ?? []);
     const { missing, known, fence } = await grants.check(tenant, execution.agent_id, [...new Set(needs)], async () =>
-      execution.steps.flatMap(touched),
+      // By the name the thing itself has: what a link at the end points to is not what a step is about.
+      Promise.all(
+        execution.steps
+          .flatMap(touched)
+          .map(async (path) => join(await host.files.canonical(dirname(path)), basename(path))),
+      ),
     );
     if (missing.length > 0 || !known) return { refusal: wordDenied(missing) };
     while (!(await rate.take(tenant, execution.agent_id, execution.tool_name))) {

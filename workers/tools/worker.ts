@@ -65,7 +65,7 @@ export const toolsWorker = defineWorker({
     const files = await Confined.open(config.BEAMLINE_TOOLS_ROOTS ?? [join(data, "workspace"), tmpdir()]);
     const backups = new Backups(await ObjectStore.open(bus, objects.toolBackups));
     const ledger = new Ledger(bus);
-    const grants = new Grants(new Bucket(bus, buckets.toolGrants), clock);
+    const grants = new Grants(new Bucket(bus, buckets.toolGrants), clock, (resource) => files.real(resource));
     const executions = new Executions(bus);
     const programs = new Programs(env, files.roots[0] ?? "/");
     if ((await programs.apart()) === undefined)

@@ -190,6 +190,13 @@ export class Confined {
     }
   }
 
+  /** A path or glob that begins with a root as it is configured, with the root's real path instead: roots may be links themselves. */
+  real(text: string): string {
+    const index = this.#given.findIndex((root) => text === root || text.startsWith(root === "/" ? root : `${root}/`));
+    const [given, root] = [this.#given[index], this.roots[index]];
+    return given === undefined || root === undefined ? text : root + text.slice(given.length);
+  }
+
   /** C5. Throws `Outside` when the fence keeps what was opened from whom this view is for. The trash is nobody's by name. */
   #mind(place: Place, asked: string, onTheWay = false): void {
     if (this.#fence === undefined || inTrash(place.path)) return;
