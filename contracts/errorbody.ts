@@ -5,7 +5,7 @@
  *   known set only where BeamLine is spoken (BeamLine, reply forms and error codes; aiOS defines no JSON error, so it shares it).
  * - OpenWOP: `{"error":"<code>","message":"<text>","details"?}` and no other top-level key (OpenWOP, errors).
  */
-import { BeamlineError, codeOfGrpcStatus, isCode, meaning, codes, type Code } from "./errors.ts";
+import { BeamlineError, codeOfGrpcStatus, isCode, meaning, type Code } from "./errors.ts";
 import { header, type Headers } from "./headers.ts";
 import type { JsonObject } from "./codec.ts";
 import type { Dialect } from "./routes.ts";
@@ -112,9 +112,6 @@ function codeOfText(text: unknown): Code {
   const lower = typeof text === "string" ? text.toLowerCase() : "";
   return isCode(lower) ? lower : codeOfGrpcStatus(13);
 }
-
-/** All codes, for documentation and for tests that must see every row. */
-export const allCodes = Object.keys(codes) as Code[];
 
 function some(object: JsonObject): boolean {
   for (const _ in object) return true;

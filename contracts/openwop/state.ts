@@ -1,6 +1,6 @@
 /** What a run's log folds into. Mutable on purpose: a fold changes it in place, and only folds change it. */
 import type { Json } from "./json.ts";
-import type { Control, Parent, RunRecord } from "./log.ts";
+import type { Control, RunRecord } from "./log.ts";
 
 export type RunStatus =
   | "pending"
@@ -128,8 +128,4 @@ export interface RunState {
         durationMs: number;
       }
     | undefined;
-}
-
-export function parentOf(state: RunState): Parent | undefined {
-  return state.record.parent;
 }

@@ -253,8 +253,3 @@ function mapped(mapping: Json, variables: Json): Json {
   }
   return values;
 }
-
-/** Refuses a sub-workflow of an unknown name where names are known. Throws `unknown_child_workflow`. */
-export function unknownChild(workflowId: string): BeamlineError {
-  return new BeamlineError("unknown_child_workflow", `there is no workflow ${workflowId}`, { details: { workflowId } });
-}

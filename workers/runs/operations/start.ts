@@ -1,6 +1,6 @@
 /** Starting runs (OpenWOP, `POST /v1/runs`). */
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { canonicalJson, isObject, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
+import { isObject, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
 import type { Masking, NewEvent, Parent, RunRecord } from "../../../contracts/openwop/log.ts";
 import type { Channel, WorkflowDefinition, WorkflowNode } from "../../../contracts/openwop/workflow.ts";
 import { foldEntry } from "../../../contracts/openwop/fold.ts";
@@ -282,9 +282,4 @@ async function claimScope(
     }
     if ((await ports.scopes.swap([asker.tenant, scopeId], { runId }, kept?.revision ?? 0)) !== undefined) return;
   }
-}
-
-/** Digest of a request body, the same however it was spelled. */
-export function digestText(body: unknown): string {
-  return canonicalJson(body ?? null);
 }
