@@ -315,3 +315,47 @@ test("a condition or an expression that cannot be computed ends the run and says
   ] as const)
     expect(await fieldOf(workflow("unreadable", [node("a", typeId, config)]))).toBe(field);
 });
+
+describe("gates", () => {
+  test.each<[Record<string, unknown>, string]>([
+    [{ requiredApprovals: "2" }, "requiredApprovals"],
+    [{ requiredApprovals: 0 }, "requiredApprovals"],
+    [{ requiredApprovals: 3, approversList: ["ann", "bob"] }, "approversList"],
+    [{ approversList: "bob" }, "approversList"],
+    [{ rejectionPolicy: "majorty" }, "rejectionPolicy"],
+    [{ actions: ["ask"] }, "actions"],
+    [{ timeoutMs: "1000" }, "timeoutMs"],
+    [{ timeoutMs: -1 }, "timeoutMs"],
+  ])("%j is refused with its path: it would let through what it should hold back", async (config, member) => {
+    expect(await fieldOf(workflow("lax", [node("gate", "core.approvalGate", config)]))).toBe(
+      `nodes[0].config.${member}`,
+    );
+    const asked = node("gate", "core.interrupt", { kind: "approval", data: config });
+    expect(await fieldOf(workflow("lax", [asked]))).toBe(`nodes[0].config.data.${member}`);
+  });
+
+  test("what a template fills in is checked when it is there; approvers this host cannot look up are a capability", async () => {
+    const late = node("gate", "core.approvalGate", { requiredApprovals: "{{inputs.votes}}" });
+    const { run } = await ran(workflow("late", [late]), "failed", { inputs: { votes: "2" } });
+    expect(run.error).toMatchObject({
+      code: "validation_error",
+      message: expect.stringContaining("config.requiredApprovals must be"),
+    });
+    const { body } = await apply(workflow("routed", [node("gate", "core.approvalGate", { requiredRole: "boss" })]));
+    expect([body.error, body.details.field]).toEqual(["capability_required", "nodes[0].config.requiredRole"]);
+  });
+
+  test("a deadline or a delay beyond all clocks never comes, and is none to be afraid of", async () => {
+    const runs: string[] = [];
+    for (const ms of [Number.MAX_SAFE_INTEGER, 1e13, 1e18]) {
+      for (const one of [node("gate", "core.approvalGate", { timeoutMs: ms }), node("gate", "core.delay", { ms })]) {
+        await apply(workflow("far", [one]));
+        runs.push(await host.start("far"));
+      }
+    }
+    await ran(workflow("near", [node("gate", "core.approvalGate", { timeoutMs: 2_500 })]), "failed");
+    const now = await Promise.all(runs.map(async (id) => (await host.rest("GET", `/v1/runs/${id}`)).body.status));
+    const pair = ["waiting-approval", "running"];
+    expect(now).toEqual([...pair, ...pair, ...pair]);
+  });
+});

@@ -49,6 +49,8 @@ import { Webhooks } from "./webhooks.ts";
 import type { WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
 
 const RETENTION_DAYS = 90;
+/** Longest time a run sleeps in one go, milliseconds. */
+const LONGEST_SLEEP_MS = 30 * 24 * 60 * 60_000;
 const SHORT_WAITS = 64;
 
 export const runsWorker = defineWorker({
@@ -202,11 +204,13 @@ export const runsWorker = defineWorker({
       shortWaits: places(SHORT_WAITS),
       async wakeAt({ record: { runId, owner } }, dueMs) {
         const target = nudgeSubject(tokenOf(owner.tenant), tokenOf(runId));
+        // The server's clock has an end, and fires at once what lies beyond it: the run looks, and sleeps on.
+        const due = Math.min(dueMs, clock.now() + LONGEST_SLEEP_MS);
         await schedule(bus, streams.runs, {
           key: ["run", owner.tenant, runId],
-          when: { at: dueMs },
+          when: { at: due },
           target,
-          payload: JSON.stringify({ due: dueMs }),
+          payload: JSON.stringify({ due }),
         });
       },
       cancelChildren: (tenant, runId) => cancelChildren(ports, tenant, runId),

@@ -23,6 +23,7 @@ const approvalGate: NodeType = {
   typeId: "core.approvalGate",
   mode: "instant",
   run({ config, node, inputs }) {
+    checkApproval(config, "config");
     const { title, description, artifactId, artifactType, artifactData, actions, timeoutMs, ...rest } = config;
     const data: Json = {
       artifactId: textOr(artifactId, node.id),
@@ -44,15 +45,56 @@ const approvalGate: NodeType = {
     };
   },
   resume: (_call, value) => approvalOutcome(objectOr(value)),
-  check(node, field) {
-    const { actions } = node.config;
-    if (actions === undefined) return;
-    const known: readonly unknown[] = APPROVAL_ACTIONS;
-    if (!Array.isArray(actions) || actions.length === 0 || !actions.every((action) => known.includes(action))) {
-      throw invalid(`${field}.config.actions`, `must be some of ${APPROVAL_ACTIONS.join(", ")}`);
-    }
-  },
+  check: ({ config }, field) => checkApproval(withoutTemplates(config), `${field}.config`),
 };
+
+/** Who may approve is not looked up here: what would restrict it must not be overlooked. */
+const ROUTED = ["approverGroupRefs", "approverRoleRefs", "audience", "requiredRole", "requiredScope", "override"];
+
+/** A gate that says something else than it seems to would let through what it should hold back. Throws, naming the member. */
+function checkApproval(config: Json, field: string): void {
+  const wrong = (name: string, what: string): BeamlineError => invalid(`${field}.${name}`, what);
+  const { actions, requiredApprovals, approversList, rejectionPolicy, profile } = config;
+  const known: readonly unknown[] = APPROVAL_ACTIONS;
+  if (actions !== undefined) {
+    const good = Array.isArray(actions) && actions.every((action) => known.includes(action));
+    if (!good || !actions.some((action) => action !== "ask"))
+      throw wrong("actions", `must be some of ${APPROVAL_ACTIONS.join(", ")}, and not ask alone`);
+  }
+  if (requiredApprovals !== undefined && !(Number.isInteger(requiredApprovals) && Number(requiredApprovals) >= 1))
+    throw wrong("requiredApprovals", "must be a whole number of at least 1");
+  if (approversList !== undefined) {
+    if (!Array.isArray(approversList) || !approversList.every((one) => typeof one === "string" && one !== ""))
+      throw wrong("approversList", "must be a list of texts");
+    const enough = approversList.length === 0 || new Set(approversList).size >= Number(requiredApprovals ?? 1);
+    if (!enough) throw wrong("approversList", "names fewer than requiredApprovals");
+  }
+  if (rejectionPolicy !== undefined && rejectionPolicy !== "single-veto" && rejectionPolicy !== "majority")
+    throw wrong("rejectionPolicy", "must be single-veto or majority");
+  if (profile !== undefined && typeof profile !== "string") throw wrong("profile", "must be a text");
+  const routed = ROUTED.find((name) => config[name] !== undefined);
+  if (routed !== undefined) {
+    throw new BeamlineError(
+      "capability_required",
+      `${field}.${routed} needs the capability interrupt.approverRouting`,
+      {
+        field: `${field}.${routed}`,
+        details: { requiredCapability: "interrupt.approverRouting" },
+      },
+    );
+  }
+  checkTimeout(config, field);
+}
+
+function checkTimeout({ timeoutMs }: Json, field: string): void {
+  if (timeoutMs === undefined || (typeof timeoutMs === "number" && timeoutMs > 0)) return;
+  throw invalid(`${field}.timeoutMs`, "must be a number of milliseconds greater than 0");
+}
+
+/** What is known of a configuration before its run: the rest is checked when it is filled in. */
+function withoutTemplates(config: Json): Json {
+  return Object.fromEntries(Object.entries(config).filter(([, value]) => !JSON.stringify(value).includes("{{")));
+}
 
 /** How the gate goes on: accepted ones complete, refused ones fail. */
 function approvalOutcome(answer: Json): NodeResult {
@@ -75,6 +117,7 @@ const clarificationGate: NodeType = {
   typeId: "core.clarificationGate",
   mode: "instant",
   run({ config }) {
+    checkTimeout(config, "config");
     const questions = Array.isArray(config["questions"]) ? (config["questions"] as unknown[]) : [];
     const { timeoutMs } = config;
     const data = {
@@ -88,6 +131,7 @@ const clarificationGate: NodeType = {
   },
   resume: (_call, value) => (isTimeout(value) ? timedOut() : completed({ answers: answersOf(value) })),
   check(node, field) {
+    checkTimeout(withoutTemplates(node.config), `${field}.config`);
     const { questions } = node.config;
     const good =
       Array.isArray(questions) &&
@@ -113,7 +157,9 @@ const interrupt: NodeType = {
   typeId: "core.interrupt",
   mode: "instant",
   run({ config }) {
+    checkTimeout(config, "config");
     const { kind, data, timeoutMs, resumeSchema, profile } = config;
+    if (kind === "approval") checkApproval(objectOr(data), "config.data");
     const question = {
       kind: textOr(kind, "custom"),
       data: { ...objectOr(data), ...(typeof profile === "string" && { profile }) },
@@ -131,6 +177,9 @@ const interrupt: NodeType = {
     const known: readonly unknown[] = INTERRUPT_KINDS;
     if (!known.includes(node.config["kind"] ?? "custom"))
       throw invalid(`${field}.config.kind`, `must be one of ${INTERRUPT_KINDS.join(", ")}`);
+    const { kind, data, ...rest } = withoutTemplates(node.config);
+    checkTimeout(rest, `${field}.config`);
+    if (kind === "approval") checkApproval(objectOr(data), `${field}.config.data`);
     checkSchema(node.config["resumeSchema"], `${field}.config.resumeSchema`);
     checkSchema(objectOr(node.config["data"])["outcomeSchema"], `${field}.config.data.outcomeSchema`);
   },
