@@ -23,3 +23,16 @@ test("reading that is told to end while it begins ends: a worker stopped right a
   stop.abort();
   expect(await first).toEqual({ done: true, value: undefined });
 });
+
+test("a reader asks the server for a sign of life each second, since one that was restarted has forgotten it", async () => {
+  const operator = await nats.connect("memory log watch", "operator");
+  const asked = operator.nc.subscribe("$JS.API.CONSUMER.MSG.NEXT.MEMORY.>", { max: 1 });
+  await operator.nc.flush();
+  const stop = new AbortController();
+  const entries = log.read({ stream: "MEMORY", subjects: ["log.memory.>"], follow: true, signal: stop.signal });
+  const first = entries.next();
+  // With the client's own 15 seconds searches waited for three quarters of a minute after the bus had come back.
+  for await (const request of asked) expect(request.json()).toMatchObject({ idle_heartbeat: 1_000_000_000 });
+  stop.abort();
+  expect(await first).toEqual({ done: true, value: undefined });
+});

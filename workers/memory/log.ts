@@ -89,6 +89,13 @@ const METRICS = `$KV.${buckets.memoryMetrics.name}`;
 /** Largest text that is kept in the log itself, bytes. */
 const CLAIM_BYTES = 1024 * 1024;
 
+/**
+ * A server that was restarted has forgotten its readers, who learn it from the silence: two beats missed, and reading goes on with another one. How
+ * long a request for more stays open, and how often the server says that it is there, milliseconds.
+ */
+const EXPIRES_MS = 10_000;
+const BEAT_MS = 1_000;
+
 export class MemoryLog {
   readonly #bus: Bus;
   readonly #stores = new Map<ObjectSpec, Promise<ObjectStore>>();
@@ -207,7 +214,7 @@ export class MemoryLog {
         await consumer.delete();
         return;
       }
-      messages = await consumer.consume({ max_messages: 500 });
+      messages = await consumer.consume({ max_messages: 500, expires: EXPIRES_MS, idle_heartbeat: BEAT_MS });
       watch?.begin(from - 1, async () => {
         try {
           const { name, num_pending, delivered } = await consumer.info();
