@@ -10,6 +10,7 @@ import { Records } from "../../workers/runs/records.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { bearer, KEYS, startHost, type Host } from "./host.ts";
+import { node, workflow } from "./workflow.kit.ts";
 import { bare } from "./provoke.ts";
 import { grpcSurface, restSurface, type Surface } from "./surface.ts";
 
@@ -152,6 +153,13 @@ describe("deliveries of a host that may call its own machine", () => {
   afterAll(async () => {
     await open[Symbol.asyncDispose]();
     receiver.close();
+  });
+
+  test("what webhooks may reach on a test host is not for the nodes of workflows", async () => {
+    received.length = 0;
+    await open.rest("PUT", "/v1/workflows/reaching", workflow("reaching", [node("call", "core.http", { url })]));
+    const { error } = await open.reaches(await open.start("reaching"), "failed");
+    expect([error.code, received]).toEqual(["permission_denied", []]);
   });
 
   test("callbackUrl: a run's last event is sent there, once, unsigned; an address that may not be called refuses the run", async () => {

@@ -99,15 +99,15 @@ export const runsWorker = defineWorker({
       new Records<Current>(bus, buckets.workflows),
     );
     const secrets = await sharedSecrets(new Records(bus, buckets.runSecrets), config.OPENWOP_TOKEN_SECRETS);
-    const egress = scope.use(
-      "egress",
-      createEgress({
-        allow: config.OPENWOP_INSECURE_WEBHOOKS
-          ? ["127.0.0.1", "::1", "localhost", ...config.OPENWOP_EGRESS_ALLOW]
-          : config.OPENWOP_EGRESS_ALLOW,
-      }),
-      (e) => e.close(),
-    );
+    const egress = scope.use("egress", createEgress({ allow: config.OPENWOP_EGRESS_ALLOW }), (e) => e.close());
+    // What webhooks may reach on test hosts is not for the nodes of workflows.
+    const hookEgress = config.OPENWOP_INSECURE_WEBHOOKS
+      ? scope.use(
+          "webhook egress",
+          createEgress({ allow: ["127.0.0.1", "::1", "localhost", ...config.OPENWOP_EGRESS_ALLOW] }),
+          (e) => e.close(),
+        )
+      : egress;
     const artifacts = new Artifacts(await ObjectStore.open(bus, objects.runArtifacts));
     const invocations = new Invocations(
       new Records<Invocation>(bus, buckets.runInvocations),
@@ -131,7 +131,7 @@ export const runsWorker = defineWorker({
     );
     const webhooks = await scope.open(
       "webhooks",
-      () => Webhooks.open({ bus, log, egress, clock, logger, insecure: config.OPENWOP_INSECURE_WEBHOOKS }),
+      () => Webhooks.open({ bus, log, egress: hookEgress, clock, logger, insecure: config.OPENWOP_INSECURE_WEBHOOKS }),
       (w, deadline) => w.stop(Date.now() + deadline.remainingMs()),
     );
     const outside = {
