@@ -202,6 +202,24 @@ describe("watching", () => {
     expect(errors.map(({ code }) => code)).toEqual(["data_loss", "internal"]);
   });
 
+  test("what a server was made to deliver into the bucket's stream under another subject is no key of it", async () => {
+    const bucket = await bucketOf("foreign");
+    await bucket.put("a", { weight: 1 });
+    // A pull request whose reply subject is a key: the message lands in the stream, under the subject it has.
+    await admin.jsm.streams.add({ name: "SOURCE", subjects: ["a.subject.longer.than.the.prefix"] });
+    await admin.jsm.consumers.add("SOURCE", { durable_name: "taker", ack_policy: "explicit" });
+    await admin.js.publish("a.subject.longer.than.the.prefix", JSON.stringify({ weight: 9 }));
+    admin.nc.publish("$JS.API.CONSUMER.MSG.NEXT.SOURCE.taker", JSON.stringify({ batch: 1, no_wait: true }), {
+      reply: bucket.subjectOf("b"),
+    });
+    await until(async () => (await admin.jsm.streams.info(bucket.stream)).state.messages === 2, "the foreign message");
+    const { watch, errors } = follow(bucket);
+    await watch.ready;
+    expect([...watch.entries.keys()]).toEqual(["a"]);
+    expect((await bucket.list()).map(({ key }) => key)).toEqual(["a"]);
+    expect(errors).toEqual([]);
+  });
+
   test("an expired value goes from the map, too", async () => {
     const spec = { ...specOf("brief"), ttlMs: 1_000 };
     await ensureBuckets(bus, [spec]);

@@ -120,6 +120,7 @@ export class Bucket<T> {
     const found = new Map<string, Entry<T>>();
     const prefix = this.subjectOf("");
     for await (const message of readStream(this.bus, this.stream, { subject: this.subjectOf(keys) })) {
+      if (!message.subject.startsWith(prefix)) continue; // delivered here from another stream
       const key = message.subject.slice(prefix.length);
       found.delete(key);
       if (isDeletion(message.header.get(OPERATION), message.header.get("Nats-Marker-Reason"))) continue;

@@ -220,6 +220,8 @@ class Reading<T> {
   }
 
   #take(message: Msg, revision: number, timestampMs: number): void {
+    // The server can be made to deliver a message of another stream into this one, under the subject it has there.
+    if (!message.subject.startsWith(this.#prefix)) return;
     const key = message.subject.slice(this.#prefix.length);
     const headers = fromNats(message);
     if (isDeletion(headers[OPERATION], headers["Nats-Marker-Reason"])) {
