@@ -199,7 +199,7 @@ export function toolEndpoints(ports: EndpointPorts): Endpoint[] {
         "capabilities?": list(str(), "", { default: [] }),
       }),
       async ({ name, ...server }, { tenant, principal }) => ({
-        tools: await mcp.import(registry, tenant, name, server, principal),
+        ...(await mcp.import(registry, tenant, name, server, principal)),
       }),
     ),
   ];

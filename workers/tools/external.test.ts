@@ -7,6 +7,7 @@ import { Server as GrpcServer, ServerCredentials } from "@grpc/grpc-js";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { header } from "../../contracts/headers.ts";
 import { ExecuteRequest, ExecuteResponse } from "../../contracts/gen/aios/tools.ts";
 import { startTestbed, type Testbed } from "./testbed.ts";
 import type { Json } from "./tool.ts";
@@ -17,6 +18,9 @@ let grpcPort: number;
 let mcp: HttpServer;
 let mcpPort: number;
 let directory: string;
+const ODD = "_odd";
+/** Sessions of the MCP server are those of its present life. */
+let epoch = 1;
 const asked: ExecuteRequest[] = [];
 
 beforeAll(async () => {
@@ -58,7 +62,13 @@ beforeAll(async () => {
   );
   mcp = createServer((request, response) => {
     void (async () => {
-      const server = newMcp();
+      const session = request.headers["mcp-session-id"];
+      if (session !== undefined && session !== String(epoch)) {
+        response.writeHead(404).end();
+        return;
+      }
+      response.setHeader("mcp-session-id", String(epoch));
+      const server = newMcp(String(request.headers["x-key"] ?? "nobody"));
       const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined } as never);
       response.on("close", () => void transport.close().then(() => server.close()));
       await server.connect(transport);
@@ -98,11 +108,15 @@ afterAll(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-function newMcp(): McpServer {
+function newMcp(caller: string): McpServer {
   const server = new McpServer({ name: "test", version: "1.0.0" });
   server.registerTool("greet", { description: "greets", annotations: { readOnlyHint: true } }, async () => ({
     content: [{ type: "text", text: "hello" }],
   }));
+  server.registerTool("whoami", { description: "says who asks" }, async () => ({
+    content: [{ type: "text", text: caller }],
+  }));
+  server.registerTool(ODD, { description: "has a name no tool may have" }, async () => ({ content: [] }));
   server.registerTool("fails", { description: "fails" }, async () => ({
     content: [{ type: "text", text: "out of tea" }],
     isError: true,
@@ -320,13 +334,27 @@ describe("what is registered cannot", () => {
     ).toMatchObject({
       error: says("/items must NOT have duplicate items"),
     });
-    const choices = Array.from({ length: 4_000 }, (_, n) => ({ required: [n < 3_999 ? `x${n}` : "n"] }));
+    const choices = Array.from({ length: 2_000 }, (_, n) => ({ required: [n < 1_999 ? `x${n}` : "n"] }));
     await register(definition("slow.any", schema({ properties: { items: { items: { anyOf: choices } } } })), address);
     expect(await bed.run("slow.any", { items })).toMatchObject({ error: says("takes more than 500 ms to check") });
   });
 });
 
 describe("MCP servers", () => {
+  test("of one name and address are called with each tenant's own headers", async () => {
+    const url = `http://127.0.0.1:${mcpPort}/mcp`;
+    for (const tenant of ["one", "two"])
+      await bed.caller.request(
+        "beamline.tools.v1.mcp.import",
+        { name: "shared", url, headers: { "x-key": `key of ${tenant}` } },
+        { timeoutMs: 20_000, headers: { [header.tenantId]: tenant } },
+      );
+    for (const tenant of ["one", "two", "one"])
+      expect(await bed.run("mcp_shared.whoami", {}, { tenant })).toMatchObject({
+        output: { text: `key of ${tenant}` },
+      });
+  });
+
   test("of the operator's file are imported at start, and run with a cleared environment", async () => {
     const pid = await bed.run("mcp_local.pid");
     expect(pid).toMatchObject({ success: true, output: { text: expect.stringMatching(/^\d+$/) as string } });
@@ -335,9 +363,16 @@ describe("MCP servers", () => {
   test("over HTTP are imported while running, guarded", async () => {
     const load = (url: string) =>
       bed.caller.request("beamline.tools.v1.mcp.import", { name: "web", url }, { timeoutMs: 20_000 });
-    expect(await load(`http://127.0.0.1:${mcpPort}/mcp`)).toEqual({ tools: ["mcp_web.fails", "mcp_web.greet"] });
+    expect(await load(`http://127.0.0.1:${mcpPort}/mcp`)).toEqual({
+      tools: ["mcp_web.fails", "mcp_web.greet", "mcp_web.whoami"],
+      skipped: [{ tool: ODD, error: says("tool.name must be") }],
+    });
     expect(await bed.run("mcp_web.greet")).toMatchObject({ success: true, output: { text: "hello" } });
     expect(await bed.run("mcp_web.fails")).toMatchObject({ success: false, error: "out of tea" });
+    expect(await bed.run("mcp_web.whoami")).toMatchObject({ output: { text: "nobody" } });
+    epoch++; // the server forgets its sessions
+    expect(await bed.run("mcp_web.whoami")).toMatchObject({ success: false, error: says("MCP server web failed") });
+    expect(await bed.run("mcp_web.whoami")).toMatchObject({ success: true });
     await expect(load("http://127.0.0.1:1/mcp")).rejects.toMatchObject({ message: says("may not be reached") });
   });
 });

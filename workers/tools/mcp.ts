@@ -10,6 +10,7 @@ import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
 import { BeamlineError, invalidArgument } from "../../contracts/errors.ts";
 import { ToolDefinition } from "../../contracts/gen/aios/tools.ts";
 import type { Egress } from "../../runtime/egress.ts";
+import { canonical } from "./canonical.ts";
 import { ToolFailure } from "./failure.ts";
 import type { Registered, Registry } from "./registry.ts";
 import type { Programs } from "./run.ts";
@@ -42,7 +43,22 @@ export interface McpPorts {
 const NAME = /^[a-z0-9][a-z0-9_-]{0,40}$/;
 const LIST_MS = 15_000;
 const CALL_MS = 60_000;
+/** Tools taken from one server. */
+const MAX_IMPORTED = 500;
 const MAX_BODY = 16 * 1024 * 1024;
+
+/** What came of an import. */
+export interface Imported {
+  /** Names of the tools, in order. */
+  readonly tools: string[];
+  /** What could not be a tool here, and why. */
+  readonly skipped: { readonly tool: string; readonly error: string }[];
+}
+
+/** Connections are shared by whoever names the same server with the same headers: they may be somebody's credentials. */
+function keyFor(name: string, server: McpServer): string {
+  return "url" in server ? canonical([name, server.url, server.headers]) : name;
+}
 
 export class McpServers {
   readonly #ports: McpPorts;
@@ -53,13 +69,14 @@ export class McpServers {
   }
 
   /**
-   * Imports every tool of a server. A tool needs the capabilities named for the server, none by default. Returns the names. Throws
-   * `invalid_argument`, `unavailable`, `permission_denied`.
+   * Imports every tool of a server. A tool needs the capabilities named for the server, none by default. One that cannot be a tool here is
+   * skipped. Throws `invalid_argument`, `unavailable`, `permission_denied`.
    */
-  async import(registry: Registry, tenant: string, name: string, server: McpServer, by: string): Promise<string[]> {
+  async import(registry: Registry, tenant: string, name: string, server: McpServer, by: string): Promise<Imported> {
     if (!NAME.test(name)) throw invalidArgument("name", "must be lower-case letters, digits, dash and underscore");
     const client = await this.#client(name, server);
-    const names: string[] = [];
+    const tools: string[] = [];
+    const skipped: { tool: string; error: string }[] = [];
     for (let cursor: string | undefined; ;) {
       const page = await client.listTools(cursor === undefined ? {} : { cursor }, { timeout: LIST_MS });
       for (const tool of page.tools) {
@@ -76,24 +93,28 @@ export class McpServers {
           "url" in server
             ? { mcp: { url: server.url, ...(server.headers !== undefined && { headers: server.headers }) } }
             : {};
-        await registry.adopt(tenant, definition, {
-          handler_address: `mcp:${name}/${tool.name}`,
-          registered_by: by,
-          ...http,
-        });
-        names.push(definition.name);
+        const more = { handler_address: `mcp:${name}/${tool.name}`, registered_by: by, ...http };
+        try {
+          await registry.adopt(tenant, definition, more);
+          tools.push(definition.name);
+        } catch (thrown) {
+          if (!(thrown instanceof BeamlineError) || thrown.code !== "invalid_argument") throw thrown;
+          skipped.push({ tool: tool.name.slice(0, 200), error: thrown.message });
+        }
+        if (tools.length + skipped.length >= MAX_IMPORTED) return { tools: tools.sort(), skipped };
       }
-      cursor = page.nextCursor;
-      if (cursor === undefined) return names.sort();
+      cursor = page.tools.length === 0 ? undefined : page.nextCursor;
+      if (cursor === undefined) return { tools: tools.sort(), skipped };
     }
   }
 
   /** Imports every server of the operator's file; one that cannot be reached is told of, the others go on. */
-  async importAll(registry: Registry, onProblem: (name: string, error: BeamlineError) => void): Promise<void> {
+  async importAll(registry: Registry, onProblem: (name: string, error: unknown) => void): Promise<void> {
     await Promise.all(
       Object.entries(this.#ports.servers).map(async ([name, server]) => {
         try {
-          await this.import(registry, server.tenant ?? "default", name, server, "operator");
+          const { skipped } = await this.import(registry, server.tenant ?? "default", name, server, "operator");
+          for (const { tool, error } of skipped) onProblem(`${name}/${tool}`, error);
         } catch (thrown) {
           onProblem(name, BeamlineError.from(thrown));
         }
@@ -115,7 +136,7 @@ export class McpServers {
       });
     } catch (thrown) {
       call.signal.throwIfAborted();
-      this.#open.delete(name);
+      await this.#drop(name, server);
       throw new ToolFailure(
         `the MCP server ${name} failed: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
       );
@@ -132,9 +153,16 @@ export class McpServers {
     for (const opened of clients) if (opened.status === "fulfilled") await opened.value.close();
   }
 
+  /** The next call opens another connection: a session the server has forgotten stays forgotten. */
+  async #drop(name: string, server: McpServer): Promise<void> {
+    const broken = this.#open.get(keyFor(name, server));
+    this.#open.delete(keyFor(name, server));
+    await broken?.then((client) => client.close()).catch(() => undefined);
+  }
+
   /** The connection to a server, made once and again when it broke. */
   #client(name: string, server: McpServer): Promise<Client> {
-    const key = "url" in server ? `${name} ${server.url}` : name;
+    const key = keyFor(name, server);
     let opening = this.#open.get(key);
     if (opening === undefined) {
       opening = this.#connect(key, name, server);

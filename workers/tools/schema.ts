@@ -100,10 +100,12 @@ export function compileForeign(text: string, field: string): Check {
         !wanted || new Set(items.map(canonical)).size === items.length,
       error: { message: "must NOT have duplicate items" },
     });
-    const validate = inTime(() => ajv.compile(schema));
+    const validate = inTime(() => ajv.compile(schema), COMPILE_MS);
     return (value) => {
       try {
-        return inTime(() => validate(value)) ? [] : (validate.errors ?? []).slice(0, MAX_LISTED).map(violation);
+        return inTime(() => validate(value), CHECK_MS)
+          ? []
+          : (validate.errors ?? []).slice(0, MAX_LISTED).map(violation);
       } catch (thrown) {
         if (thrown instanceof RangeError)
           return [{ at: "", what: "cannot be checked: the schema refers to itself without end" }];
@@ -140,14 +142,16 @@ function refusePatterns(schema: unknown, field: string): void {
 
 /** Longest a schema from outside may keep everyone waiting, milliseconds. */
 const CHECK_MS = 500;
+/** The same for making a check of it, which is done once. */
+const COMPILE_MS = 3_000;
 const sandbox: { task: () => unknown } = { task: () => undefined };
 const within = createContext(sandbox);
 const perform = new Script("task()");
 
-/** Does it, and gives up after `CHECK_MS`. */
-function inTime<T>(task: () => T): T {
+/** Does it, and gives up after so many milliseconds. */
+function inTime<T>(task: () => T, timeout: number): T {
   sandbox.task = task;
-  return perform.runInContext(within, { timeout: CHECK_MS }) as T;
+  return perform.runInContext(within, { timeout }) as T;
 }
 
 /** By its code: an error of another context is no `Error` of ours. */
