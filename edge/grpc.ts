@@ -1,8 +1,6 @@
 /** The gRPC listener: every service of every proto, registered in a loop. */
-import { readFileSync } from "node:fs";
 import {
   Server,
-  ServerCredentials,
   ServerInterceptingCall,
   status,
   type handleServerStreamingCall,
@@ -19,14 +17,8 @@ import { BeamlineError } from "../contracts/errors.ts";
 import { routeOf, services, type Route, type ServiceDefinition } from "../contracts/routes.ts";
 import { bearerOf } from "./auth.ts";
 import { events, streamed, unary, type Forwarding } from "./forward.ts";
+import { credentialsOf, type TlsFiles } from "./tls.ts";
 import type { Tokens } from "./tokens.ts";
-
-export interface TlsFiles {
-  readonly certFile: string;
-  readonly keyFile: string;
-  /** Clients must show a certificate of this authority: mutual TLS. */
-  readonly clientCaFile?: string | undefined;
-}
 
 export interface GrpcOptions {
   /** `host:port`; port 0 takes a free one. */
@@ -58,7 +50,7 @@ export class GrpcEdge {
     new ReflectionService(loadFileDescriptorSetFromBuffer(Buffer.from(descriptorSet))).addToServer(server);
   }
 
-  /** Binds and serves. Throws `unavailable` naming the address when it is taken. */
+  /** Binds and serves. Throws `unavailable` naming the address when it is taken, `invalid_argument` for TLS files that are none. */
   static async open(options: GrpcOptions, forwarding: Forwarding): Promise<GrpcEdge> {
     const server = new Server({
       "grpc.max_receive_message_length": options.maxMessageBytes,
@@ -73,8 +65,9 @@ export class GrpcEdge {
         "grpc.max_connection_age_grace_ms": options.maxConnectionAgeGraceMs,
       }),
     });
+    const credentials = credentialsOf(options.tls);
     const port = await new Promise<number>((resolve, reject) => {
-      server.bindAsync(options.address, credentialsOf(options.tls), (error, bound) => {
+      server.bindAsync(options.address, credentials, (error, bound) => {
         if (error === null) resolve(bound);
         else
           reject(
@@ -193,14 +186,4 @@ function byKind(route: Route, forwarding: Forwarding, closing: AbortSignal): Unt
     case "events":
       return events(route, forwarding, closing);
   }
-}
-
-function credentialsOf(tls: TlsFiles | undefined): ServerCredentials {
-  if (tls === undefined) return ServerCredentials.createInsecure();
-  const ca = tls.clientCaFile === undefined ? null : readFileSync(tls.clientCaFile);
-  return ServerCredentials.createSsl(
-    ca,
-    [{ cert_chain: readFileSync(tls.certFile), private_key: readFileSync(tls.keyFile) }],
-    ca !== null,
-  );
 }

@@ -126,6 +126,32 @@ describe("TLS", () => {
   });
 });
 
+test.each([
+  ["BEAMLINE_GRPC_TLS_CERT", "server.key", "server.key", "ca.crt", "holds no certificate in PEM form"],
+  [
+    "BEAMLINE_GRPC_TLS_KEY",
+    "server.crt",
+    "server.crt",
+    "ca.crt",
+    "holds no private key without a passphrase in PEM form",
+  ],
+  ["BEAMLINE_GRPC_TLS_KEY", "server.crt", "client.key", "ca.crt", "is not the key of the certificate"],
+  ["BEAMLINE_GRPC_TLS_CLIENT_CA", "server.crt", "server.key", "server.key", "holds no certificate in PEM form"],
+] as const)("a TLS file that is none is refused with its setting: %s", async (setting, cert, key, ca, what) => {
+  await using certificates = await makeCertificates();
+  const scope = new Scope();
+  const opening = openEdge(scope, {
+    ...edgeEnv(),
+    BEAMLINE_GRPC_ADDR: "127.0.0.1:0",
+    BEAMLINE_HTTP_ADDR: "127.0.0.1:0",
+    BEAMLINE_GRPC_TLS_CERT: certificates.file(cert),
+    BEAMLINE_GRPC_TLS_KEY: certificates.file(key),
+    BEAMLINE_GRPC_TLS_CLIENT_CA: certificates.file(ca),
+  });
+  await expect(opening).rejects.toThrow(new RegExp(`${setting} .*${what}`));
+  await scope.close();
+});
+
 describe("a listener beyond loopback", () => {
   const beyond = { BEAMLINE_GRPC_ADDR: "0.0.0.0:0", BEAMLINE_HTTP_ADDR: "127.0.0.1:0" };
 
