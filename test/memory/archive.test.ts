@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect } from "vitest";
 import { ensureObjects, ensureStreams } from "../../bus/streams.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { silentLogger } from "../../runtime/log.ts";
 import { Archive } from "../../workers/memory/archive.ts";
@@ -53,15 +54,18 @@ const append = (id: string) =>
   });
 
 /** An archive on an index of its own, followed; `hold` keeps the index from saying that it has stored something. */
-async function followed(name: string) {
+async function followed(name: string, shared = false) {
   const own = await openEmbedded({ file: join(directory, `${name}.sqlite`), model: "m", dimensions: 2 });
   const stop = new AbortController();
   let gate = Promise.withResolvers<void>();
   let waiting = 0;
+  let broken = false;
   gate.resolve();
   const index: Index = {
     ...own,
+    shared,
     async put(docs) {
+      if (broken) throw new BeamlineError("unavailable", "the index is away");
       await own.put(docs);
       waiting++;
       await gate.promise;
@@ -86,6 +90,7 @@ async function followed(name: string) {
     },
     hold: () => (gate = Promise.withResolvers()),
     release: () => gate.resolve(),
+    break: (now: boolean) => (broken = now),
     held: () => until(() => waiting > 0, "something to be stored"),
     async [Symbol.asyncDispose]() {
       gate.resolve();
@@ -146,3 +151,18 @@ verifies("log-is-truth", "memory: an index of another log, whose end is beyond t
   world.start();
   expect(await found(world.archive)).toEqual([...ids, "later"].sort());
 });
+
+verifies(
+  "log-is-truth",
+  "memory: a shared index that was away while something was written: a search waits for it",
+  async () => {
+    await using world = await followed("late", true);
+    world.start();
+    const before = await found(world.archive);
+    world.break(true);
+    expect(await world.archive.put(await append("kept for later"))).toBe(false);
+    const searching = found(world.archive);
+    world.break(false);
+    expect(await searching).toEqual([...before, "kept for later"].sort());
+  },
+);

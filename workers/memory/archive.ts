@@ -3,7 +3,8 @@
  *
  * A1 A write is accepted when the log has it. It is indexed at once when that works, and by the tail of the log otherwise.
  * A2 A search answers from a complete index or not at all: while the tail is behind it waits, and says how far it is when it cannot.
- *    Where each worker has an index of its own, it waits for what the others wrote (current.ts).
+ *    Where each worker has an index of its own, it waits for what the others wrote (current.ts); where they share one, for what a call of this
+ *    worker could not index.
  * A3 Texts are embedded once: the tail leaves alone what is being indexed by a call, and what is in the index already; a call leaves to a tail that is
  *    behind what it has to bring anyway.
  */
@@ -62,6 +63,8 @@ export class Archive {
   readonly #logger: Logger;
   readonly #options: ArchiveOptions;
   readonly #underway = new Map<number, Promise<void>>();
+  /** Records that calls of this worker have left to the tail. */
+  readonly #late = new Set<number>();
   readonly #queries = new Map<string, Float32Array>();
   #shelf: Promise<Shelf> | undefined;
   #complete = Promise.withResolvers<void>();
@@ -108,6 +111,7 @@ export class Archive {
       this.current.put(record.seq);
       return true;
     } catch (error) {
+      this.#late.add(record.seq);
       this.#logger.warn("a memory is stored and will be indexed later", { kind: record.kind, seq: record.seq, error });
       return false;
     }
@@ -144,6 +148,12 @@ export class Archive {
       if ((known[at] ?? 0) < doc.seq) latest.set(`${doc.tenant}\u0000${doc.collection}\u0000${doc.id}`, doc);
     });
     await this.index([...latest.values()], signal);
+  }
+
+  /** Everything in the log up to this record is in. */
+  passed(seq: number): void {
+    this.current.passed(seq);
+    for (const late of this.#late) if (late <= seq) this.#late.delete(late);
   }
 
   /** How far the tail is; undefined once it has everything there was. */
@@ -251,7 +261,8 @@ export class Archive {
 
   /** A2. */
   async #caughtUp(deadline: number, signal?: AbortSignal): Promise<void> {
-    if (this.#isComplete && this.#shelf !== undefined && (await this.#shelf).index.shared) return;
+    const idle = this.#isComplete && this.#late.size === 0;
+    if (idle && this.#shelf !== undefined && (await this.#shelf).index.shared) return;
     const patience = new AbortController();
     const wait = this.#clock.sleep(Math.max(0, deadline - this.#clock.now() - 500), patience.signal);
     void wait.then(
@@ -262,7 +273,7 @@ export class Archive {
     try {
       const { index } = await before(ends, this.shelf()); // what cannot be reached is said at once
       await before(ends, this.#complete.promise);
-      if (!index.shared) await before(ends, this.current.reached(ends));
+      if (!index.shared || this.#late.size > 0) await before(ends, this.current.reached(ends));
     } catch (thrown) {
       if (!patience.signal.aborted) throw thrown;
       const { done, total } = this.#progress ?? { done: 0, total: 0 };

@@ -125,7 +125,9 @@ export function archiveProjection(archive: Archive, { log, clock, logger, bury }
         report({ done, total: done + (batch.at(-1)?.pending ?? 0) });
       }
       const { index } = await archive.shelf();
-      if (!renewed.aborted) await index.begin(last); // else it has been emptied meanwhile, and the tail begins anew
+      if (renewed.aborted) return; // it has been emptied meanwhile, and the tail begins anew
+      await index.begin(last);
+      archive.passed(last);
     },
     async empty() {
       const { index } = await archive.cleared();
@@ -136,7 +138,7 @@ export function archiveProjection(archive: Archive, { log, clock, logger, bury }
     },
     async setApplied(seq) {
       await (await archive.shelf()).index.setApplied(seq);
-      archive.current.passed(seq);
+      archive.passed(seq);
     },
     report,
   };
