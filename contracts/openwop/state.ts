@@ -2,17 +2,20 @@
 import type { Json } from "./json.ts";
 import type { Control, RunRecord } from "./log.ts";
 
-export type RunStatus =
-  | "pending"
-  | "running"
-  | "paused"
-  | "waiting-approval"
-  | "waiting-input"
-  | "waiting-external"
-  | "cancelling"
-  | "completed"
-  | "failed"
-  | "cancelled";
+export const RUN_STATUSES = [
+  "pending",
+  "running",
+  "paused",
+  "waiting-approval",
+  "waiting-input",
+  "waiting-external",
+  "cancelling",
+  "completed",
+  "failed",
+  "cancelled",
+] as const;
+
+export type RunStatus = (typeof RUN_STATUSES)[number];
 
 export type NodeStatus =
   "started" | "retrying" | "suspended" | "resumed" | "completed" | "failed" | "skipped" | "cancelled";

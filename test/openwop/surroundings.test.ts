@@ -244,3 +244,25 @@ describe("debug bundles", () => {
     );
   });
 });
+
+test("runs are listed newest first, of the caller's tenant alone; a limit or a status that is none is refused", async () => {
+  const [older, newer] = [await host.start("conformance-approval"), await host.start("conformance-approval")];
+  for (const runId of [older, newer]) await host.reaches(runId, "waiting-approval");
+  const list = async (query: string, key: string = KEYS.full): Promise<string[]> =>
+    (await host.rest("GET", `/v1/runs${query}`, undefined, {}, key)).body.runs.map(
+      ({ runId }: { runId: string }) => runId,
+    );
+  expect((await list("")).slice(0, 2)).toEqual([newer, older]);
+  expect(await list("?limit=1&status=waiting-approval")).toEqual([newer]);
+  expect(await list("?status=cancelling")).toEqual([]);
+  expect(await list("?limit=500", KEYS.other)).not.toContain(newer);
+  for (const [query, field] of [
+    ["?status=bogus", "status"],
+    ["?limit=0", "limit"],
+    ["?limit=501", "limit"],
+    ["?limit=all", "limit"],
+  ]) {
+    const { status, body } = await host.rest("GET", `/v1/runs${query}`);
+    expect([query, status, body.error, body.details.field]).toEqual([query, 400, "validation_error", field]);
+  }
+});

@@ -3,8 +3,8 @@ import { BeamlineError } from "../../../contracts/errors.ts";
 import { isObject, sameJson, type Json } from "../../../contracts/openwop/json.ts";
 import type { RunEvent } from "../../../contracts/openwop/log.ts";
 import { isTerminal, openInterrupt, snapshotOf } from "../../../contracts/openwop/snapshot.ts";
-import type { Interrupt, RunState } from "../../../contracts/openwop/state.ts";
-import { invalid } from "../body.ts";
+import { RUN_STATUSES, type Interrupt, type RunState } from "../../../contracts/openwop/state.ts";
+import { invalid, oneOf } from "../body.ts";
 import { bytesOf, expectFits, largestAnswer } from "../answersize.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
 import type { RunsPorts } from "../ports.ts";
@@ -244,6 +244,7 @@ export async function listRuns(ports: RunsPorts, asker: Asker, query: Json): Pro
   const limit = Number(query["limit"] ?? 50);
   if (!Number.isInteger(limit) || limit < 1 || limit > 500)
     throw invalid("limit", "must be a whole number from 1 to 500");
+  if (query["status"] !== undefined) oneOf(...RUN_STATUSES)(query["status"], "status");
   const ids = await ports.log.list(asker.tenant);
   const runs: Json[] = [];
   for (const runId of ids.toSorted().toReversed()) {
