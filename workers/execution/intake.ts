@@ -14,7 +14,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { acceptTraceparent, SpanKind, withSpan } from "../../runtime/trace.ts";
 import { readAssignment, type Assignment } from "../../contracts/execution/assignment.ts";
 import type { StepErrorCode } from "../../contracts/execution/catalogue.ts";
-import { isJson, openJson } from "../../contracts/execution/reading.ts";
+import { isJson, MAX_ID, openJson, text } from "../../contracts/execution/reading.ts";
 import type { Result } from "../../contracts/execution/result.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { header } from "../../contracts/headers.ts";
@@ -320,16 +320,22 @@ function idsIn(
   } catch {
     // Nothing can be told.
   }
-  const words = (value: unknown, fallback = ""): string =>
-    typeof value === "string" && value !== "" ? value : fallback;
+  // What breaks a rule itself is left out: the result must be one that can be read.
+  const words = (holder: Readonly<Record<string, unknown>>, name: string, fallback = ""): string => {
+    try {
+      return text(holder, name, name, MAX_ID) || fallback;
+    } catch {
+      return fallback;
+    }
+  };
   const inner = (name: string): Record<string, unknown> =>
     typeof body[name] === "object" && body[name] !== null ? (body[name] as Record<string, unknown>) : {};
   return {
-    assignment_id: words(body["assignment_id"]),
-    request_id: words(body["request_id"]),
-    tenant_id: headers[header.tenantId] || words(body["tenant_id"]),
-    trace_id: headers[header.traceId] || words(body["trace_id"]),
-    provider_id: words(inner("executor")["provider_id"], "unknown"),
-    job: { type: words(inner("job")["type"], "unknown"), metadata: {} },
+    assignment_id: words(body, "assignment_id"),
+    request_id: words(body, "request_id"),
+    tenant_id: headers[header.tenantId] || words(body, "tenant_id"),
+    trace_id: headers[header.traceId] || words(body, "trace_id"),
+    provider_id: words(inner("executor"), "provider_id", "unknown"),
+    job: { type: words(inner("job"), "type", "unknown"), metadata: {} },
   };
 }
