@@ -371,8 +371,7 @@ describe("MCP servers", () => {
     expect(await bed.run("mcp_web.fails")).toMatchObject({ success: false, error: "out of tea" });
     expect(await bed.run("mcp_web.whoami")).toMatchObject({ output: { text: "nobody" } });
     epoch++; // the server forgets its sessions
-    expect(await bed.run("mcp_web.whoami")).toMatchObject({ success: false, error: says("MCP server web failed") });
-    expect(await bed.run("mcp_web.whoami")).toMatchObject({ success: true });
+    for (let n = 0; n < 4; n++) expect(await bed.run("mcp_web.whoami")).toMatchObject({ success: true });
     await expect(load("http://127.0.0.1:1/mcp")).rejects.toMatchObject({ message: says("may not be reached") });
   });
 });

@@ -5,7 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { StreamableHTTPClientTransport, StreamableHTTPError } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
 import { BeamlineError, invalidArgument } from "../../contracts/errors.ts";
 import { ToolDefinition } from "../../contracts/gen/aios/tools.ts";
@@ -46,6 +46,11 @@ const CALL_MS = 60_000;
 /** Tools taken from one server. */
 const MAX_IMPORTED = 500;
 const MAX_BODY = 16 * 1024 * 1024;
+
+/** Whether a server no longer knows our session: it was started anew. */
+function isForgotten(thrown: unknown): boolean {
+  return thrown instanceof StreamableHTTPError && thrown.code === 404;
+}
 
 /** What came of an import. */
 export interface Imported {
@@ -127,12 +132,17 @@ export class McpServers {
     const [, name = "", tool = ""] = /^mcp:([^/]+)\/(.+)$/.exec(handler_address) ?? [];
     const server = mcp ?? this.#ports.servers[name];
     if (server === undefined) throw new ToolFailure(`the MCP server ${name} is not configured on this host`);
-    let result;
-    try {
-      const client = await this.#client(name, server);
-      result = await client.callTool({ name: tool, arguments: input }, undefined, {
+    const ask = async () =>
+      (await this.#client(name, server)).callTool({ name: tool, arguments: input }, undefined, {
         signal: call.signal,
         timeout: CALL_MS,
+      });
+    let result;
+    try {
+      result = await ask().catch(async (thrown: unknown) => {
+        if (!isForgotten(thrown)) throw thrown;
+        await this.#drop(name, server); // it has done nothing: the protocol asks for a new session and the same again
+        return ask();
       });
     } catch (thrown) {
       call.signal.throwIfAborted();
