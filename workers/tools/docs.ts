@@ -42,7 +42,7 @@ function rawPage(): string {
     "- **Secrets**: an input may say `secret:table.key`; the value is put in just before the tool runs and cut out of everything that leaves.",
     "- **Your own**: `Register` with a `handler_address`: `host:port` of a gRPC server that answers `ToolRegistry/Execute`, or `nats:beamline.ext.tools.<name>`. MCP servers: `beamline tools mcp NAME URL`, or a file named by `BEAMLINE_TOOLS_MCP`.",
     "- **Approvals**: with `BEAMLINE_TOOLS_CONFIRM` a risky call is refused with the id of an approval; after `beamline tools approve ID` the very same call goes through once.",
-    "- **Audit**: every call is a row of a hash chain per tenant: `beamline tools audit verify` walks it and misses what was deleted from its stream, `beamline tools audit export` writes it out.",
+    "- **Audit**: every call is a row of a hash chain per tenant: `beamline tools audit verify` checks it, and that nothing was deleted from its stream; `beamline tools audit export` writes it out.",
     "",
     "## What undoing was shown with",
     "",

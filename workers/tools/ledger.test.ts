@@ -41,7 +41,7 @@ test("rows of many writers make one chain", async () => {
   expect(await bed.ledger.verify("default")).toEqual({ ok: true, rows: 200 });
 });
 
-test("rows cut off the end are missed", async () => {
+test("rows cut off the end are noticed", async () => {
   const ledger = await filled(5);
   expect(await ledger.verify("default")).toEqual({ ok: true, rows: 5 });
   await bed.bus.jsm.streams.deleteMessage(STREAM, 5);
@@ -50,7 +50,7 @@ test("rows cut off the end are missed", async () => {
   expect(await ledger.verify("default")).toMatchObject({ ok: false });
 });
 
-test("a ledger emptied altogether is missed, one that never was is right", async () => {
+test("a ledger emptied altogether is noticed, one that never held anything is right", async () => {
   expect(await bed.ledger.verify("default")).toEqual({ ok: true, rows: 0 });
   const ledger = await filled(3);
   await bed.bus.jsm.streams.purge(STREAM);
