@@ -132,10 +132,13 @@ export function keepPromises(bus: Bus, keep: Keep, log: Logger, now: () => numbe
   });
 }
 
-/** P3. Of a subject that another stream than ours takes nothing is known. */
+/** P3. Of a subject that another stream than ours takes nothing is known. Throws `unavailable`: then it is asked again. */
 async function isPublished(bus: Bus, { subject, msgId }: OutgoingAssignment, at: number): Promise<boolean> {
   const stream = await asking("find the stream of a subject", () => bus.jsm.streams.find(subject)).catch(
-    () => undefined,
+    (thrown: unknown) => {
+      if (BeamlineError.from(thrown).code === "not_found") return undefined;
+      throw thrown;
+    },
   );
   if (stream !== exec.name) return false;
   const from = await firstSince(bus, stream, new Date(at - 60_000));
