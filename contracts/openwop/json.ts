@@ -28,8 +28,11 @@ export function at(root: unknown, path: string): unknown {
   return value;
 }
 
-/** How deep JSON may nest that comes from outside: whatever walks through it later must be able to. */
-export const MAX_NESTING = 100;
+/**
+ * How deep JSON may nest that comes from outside. Clients of gRPC stop at a hundred nested messages, and an object in a Struct is three: what
+ * one surface takes, the other must be able to show.
+ */
+export const MAX_NESTING = 30;
 
 /** Whether a value nests deeper than so many levels; no deeper is looked. */
 export function isDeeper(value: unknown, levels = MAX_NESTING): boolean {

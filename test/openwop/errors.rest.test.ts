@@ -1,8 +1,24 @@
 /** Error codes that REST alone can provoke: what does it has no field in the messages of gRPC (OpenWOP, errors). */
+import grpc from "@grpc/grpc-js";
+import loader from "@grpc/proto-loader";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { KEYS, startHost, type Got, type Host } from "./host.ts";
 import { node, waiting, workflow } from "./provoke.ts";
 import { grpcSurface, restSurface } from "./surface.ts";
+
+interface Loaded {
+  readonly openwop: {
+    readonly v1: {
+      readonly Engine: new (
+        address: string,
+        credentials: grpc.ChannelCredentials,
+      ) => grpc.Client & {
+        GetRun(request: object, metadata: grpc.Metadata, done: grpc.requestCallback<unknown>): void;
+        StreamRunEvents(request: object, metadata: grpc.Metadata): AsyncIterable<unknown>;
+      };
+    };
+  };
+}
 
 let host: Host;
 beforeAll(async () => {
@@ -118,14 +134,35 @@ test("validation_error: a body nested deeper than anything can walk through, ove
     });
     return { status: answer.status, body: await answer.json(), headers: answer.headers };
   };
-  expect((await create(90)).status).toBe(201);
-  for (const levels of [110, 3_000, 100_000]) {
+  expect((await create(27)).status).toBe(201);
+  for (const levels of [29, 3_000, 100_000]) {
     const { status, body } = await create(levels, { "idempotency-key": `nested-${levels}` });
     expect([status, body.error, body.details]).toEqual([400, "validation_error", { field: "body" }]);
   }
-  const inputs: unknown = JSON.parse(nested(110));
+  const inputs: unknown = JSON.parse(nested(29));
   const { status, body } = await grpcSurface(host).create({ workflowId: "conformance-noop", inputs });
   expect([status, body.error]).toEqual([3, "validation_error"]);
+});
+
+test("what is as deep as a body may be is read over gRPC by a client that stops at a hundred nested messages", async () => {
+  let deep: unknown = 1;
+  for (let level = 0; level < 28; level++) deep = { a: deep };
+  const { body } = await post({ workflowId: "conformance-identity", inputs: { payload: deep } });
+  const snapshot = await host.reaches(body.runId, "completed");
+  expect(snapshot.variables.payload).toEqual(deep);
+  const options = { includeDirs: ["proto"], keepCase: true, longs: Number };
+  const loaded = grpc.loadPackageDefinition(loader.loadSync("openwop/v1/openwop.proto", options)) as unknown as Loaded;
+  const engine = new loaded.openwop.v1.Engine(host.grpcAddress, grpc.credentials.createInsecure());
+  const metadata = new grpc.Metadata();
+  metadata.set("authorization", `Bearer ${KEYS.full}`);
+  const read = new Promise((resolve, reject) =>
+    engine.GetRun({ run_id: body.runId }, metadata, (error, reply) => (error ? reject(error) : resolve(reply))),
+  );
+  const told = engine.StreamRunEvents({ run_id: body.runId, last_sequence: -1, stream_modes: ["debug"] }, metadata);
+  const events: unknown[] = [];
+  for await (const event of told) events.push(event);
+  expect([await read, events.length]).toEqual([expect.anything(), (await host.events(body.runId)).length]);
+  engine.close();
 });
 
 test("ids as long as the contract allows are read, and longer ones are not found", async () => {

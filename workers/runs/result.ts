@@ -14,8 +14,8 @@ export interface ResultRules {
   id(): string;
 }
 
-/** A node may wrap what it was given. */
-const MAX_RESULT_NESTING = MAX_NESTING + 20;
+/** Its outputs and their names are around what it came to. */
+const MAX_RESULT_NESTING = MAX_NESTING + 2;
 const LONGEST_BACKOFF_MS = 60_000;
 
 export function resultEvents(state: RunState, own: NodeState, result: NodeResult, rules: ResultRules): NewEvent[] {
