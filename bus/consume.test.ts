@@ -238,6 +238,15 @@ describe("gathering", () => {
     expect(most).toBeLessThanOrEqual(concurrency);
   });
 
+  test("C8, G3: a window of unacknowledged messages that is full, so that nothing tells the end of a fetch, stops nothing", async () => {
+    const texts = Array.from({ length: 8 }, (_, index) => String(index));
+    for (const text of texts) await bed.send("full", text);
+    const watched = await bed.watch("full", () => undefined, { gatherMs: 1, maxAckPending: 4 });
+    await settled(watched.consumption);
+    expect(watched.texts().toSorted()).toEqual(texts);
+    expect(watched.events.filter(({ type }) => type === "trouble")).toEqual([]);
+  });
+
   test("C8, C7: what waits when it stops is handled first", async () => {
     const { consumption, texts } = await bed.watch("leaving", () => undefined, { gatherMs: 600_000 });
     await bed.send("leaving", "a");

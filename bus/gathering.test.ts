@@ -75,3 +75,17 @@ test("G2: after a fetch that was filled the next one waits for a quarter of the 
   expect(await over(next)).toBe(true);
   vi.useRealTimers();
 });
+
+test("G3: a fetch whose end is never told holds nothing up for longer than a second", async () => {
+  vi.useFakeTimers();
+  const { gathering, comes } = made();
+  gathering.refill();
+  const first = comes();
+  vi.advanceTimersByTime(50);
+  const second = comes();
+  vi.advanceTimersByTime(999);
+  expect([await over(first), await over(second)]).toEqual([false, false]);
+  vi.advanceTimersByTime(1);
+  expect([await over(first), await over(second)]).toEqual([true, true]);
+  vi.useRealTimers();
+});

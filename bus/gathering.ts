@@ -3,6 +3,8 @@
  *
  * G1 At rest one message is asked for. When it came, the others have a moment; then all that is there is fetched, and handling begins.
  * G2 A fetch that was filled says that there is more: the next one follows as soon as a quarter of the slots is free, without a moment.
+ * G3 A fetch is not always told its end: a consumer whose window of unacknowledged messages is full falls silent. What came waits no longer
+ *    than a second for it; acknowledged, it makes room for the rest.
  */
 import type { Pull } from "./pull.ts";
 
@@ -15,6 +17,9 @@ export interface GatheringOptions {
   /** Slots that are free and not asked for; 0 while nothing may be asked. */
   readonly free: () => number;
 }
+
+/** G3, milliseconds. */
+const UNANSWERED_MS = 1_000;
 
 export class Gathering {
   readonly #options: GatheringOptions;
@@ -61,6 +66,8 @@ export class Gathering {
     const free = this.#options.free();
     if (free <= 0) return this.end();
     this.#fetching = true;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.end(), UNANSWERED_MS);
     this.#options.pull.ask(free, "now");
   }
 
