@@ -6,9 +6,9 @@
  *    comes back, still gets its result.
  * R2 It runs while somebody listens, and a while longer. When it breaks it starts again after the last result it read.
  */
-import { fromJetStream } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
-import type { BeamlineError } from "../../contracts/errors.ts";
+import { followStream } from "../../bus/follow.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
 import { readResult, type Result } from "../../contracts/execution/result.ts";
 import { execSubject } from "../../contracts/execution/subjects.ts";
 import { streams } from "../../contracts/streams.ts";
@@ -61,33 +61,20 @@ export class ResultHub {
 
   /** R1, R2. Never rejects. */
   async #read(): Promise<void> {
-    let stopped = false;
-    let end = (): void => undefined;
-    this.#stop = () => {
-      stopped = true;
-      end();
-    };
-    while (!stopped) {
+    const reading = new AbortController();
+    const { signal } = reading;
+    this.#stop = () => reading.abort();
+    while (!signal.aborted) {
       try {
         const last = this.#seen.at(-1);
-        const consumer = await this.#bus.js.consumers.get(streams.exec.name, {
-          filter_subjects: [execSubject.result],
-          inactive_threshold: 60_000,
-          ...(last === undefined
-            ? { deliver_policy: "by_start_time", opt_start_time: new Date(Date.now() - REMEMBERED_MS).toISOString() }
-            : { deliver_policy: "by_start_sequence", opt_start_seq: last.seq + 1 }),
-        });
-        const messages = await consumer.consume({ max_messages: 200 });
-        end = () => void messages.close();
-        if (stopped) end();
-        for await (const message of messages) {
-          if (stopped) break;
+        const from = last === undefined ? new Date(Date.now() - REMEMBERED_MS) : last.seq + 1;
+        const options = { subjects: [execSubject.result], from, signal, window: 200 };
+        for await (const message of followStream(this.#bus, streams.exec.name, options))
           this.#take(message.seq, message.data, headersOf(message.headers), message.time.getTime());
-        }
       } catch (thrown) {
-        if (!stopped) this.#onTrouble(fromJetStream(thrown, "follow results"));
+        if (!signal.aborted) this.#onTrouble(BeamlineError.from(thrown));
       }
-      if (!stopped) await new Promise((resolve) => setTimeout(resolve, AGAIN_MS).unref());
+      if (!signal.aborted) await new Promise((resolve) => setTimeout(resolve, AGAIN_MS).unref());
     }
   }
 

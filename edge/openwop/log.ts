@@ -2,13 +2,16 @@
  * Reading a run's log at the edge: first what is there, then what comes, from JetStream itself. No worker is asked, and an edge that dies
  * loses nothing: the client's cursor is all there is to know.
  */
-import { fromJetStream } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
+import { followStream } from "../../bus/follow.ts";
 import { tokenOf } from "../../bus/keys.ts";
 import { readStream } from "../../bus/read.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { checkEngineVersion } from "../../contracts/openwop/engineversion.ts";
 import { logTree, parseEntry, RUNS_STREAM, TERMINAL_EVENTS, type LogEntry } from "../../contracts/openwop/log.ts";
+
+/** Of readings there may be thousands, milliseconds. */
+const BEAT_MS = 5_000;
 
 interface Page {
   readonly entries: readonly LogEntry[];
@@ -59,11 +62,6 @@ export async function* followLog(
   yield* liveLog(bus, tenant, runId, backlog.lastSeq + 1, signal);
 }
 
-/** A function, because what it says may change while one waits. */
-function isAborted(signal: AbortSignal): boolean {
-  return signal.aborted;
-}
-
 /** What comes from a stream sequence on, as it comes. Throws `unavailable` when it cannot go on before the run has ended. */
 export async function* liveLog(
   bus: Bus,
@@ -72,33 +70,11 @@ export async function* liveLog(
   fromSeq: number,
   signal: AbortSignal,
 ): AsyncGenerator<LogEntry> {
-  const filter = logTree(tokenOf(tenant), tokenOf(runId));
-  let messages;
-  try {
-    const consumer = await bus.js.consumers.get(RUNS_STREAM, {
-      filter_subjects: [filter],
-      opt_start_seq: fromSeq,
-      deliver_policy: "by_start_sequence",
-      inactive_threshold: 60_000,
-    });
-    messages = await consumer.consume({ max_messages: 100 });
-  } catch (thrown) {
-    throw fromJetStream(thrown, "follow the log of a run");
-  }
-  // Not close(): that waits for a loop over the messages to end, and there is none when the reader left while this began.
-  const stop = (): void => messages.stop();
-  signal.addEventListener("abort", stop, { once: true });
-  try {
-    if (signal.aborted) return;
-    for await (const message of messages) {
-      const entry = parseEntry(message.string());
-      yield entry;
-      if (hasEnded([entry]) || signal.aborted) return;
-    }
-    // Nobody asked it to end: to its reader that would look like the end of the run.
-    if (!isAborted(signal)) throw new BeamlineError("unavailable", "the log of the run cannot be followed any more");
-  } finally {
-    signal.removeEventListener("abort", stop);
-    messages.stop();
+  const subjects = [logTree(tokenOf(tenant), tokenOf(runId))];
+  const options = { subjects, from: fromSeq, signal, window: 100, beatMs: BEAT_MS };
+  for await (const message of followStream(bus, RUNS_STREAM, options)) {
+    const entry = parseEntry(message.string());
+    yield entry;
+    if (hasEnded([entry])) return;
   }
 }

@@ -4,7 +4,9 @@
  */
 import { asking } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
+import { followStream } from "../../bus/follow.ts";
 import { partOf, tokenOf } from "../../bus/keys.ts";
+import { firstSince, readStream } from "../../bus/read.ts";
 import { publishRetrying } from "../../bus/retrying.ts";
 import { streams } from "../../contracts/streams.ts";
 import { systemClock } from "../../runtime/clock.ts";
@@ -29,12 +31,6 @@ const PREFIX = "log.inference.calls";
 const COUNTED_MS = 2_000;
 const RETRY_MS = 500;
 
-type Consumer = Awaited<ReturnType<Bus["js"]["consumers"]["get"]>>;
-type ConsumerMessages = Awaited<ReturnType<Consumer["consume"]>>;
-type Start =
-  | { readonly deliver_policy: "by_start_time"; readonly opt_start_time: string }
-  | { readonly deliver_policy: "by_start_sequence"; readonly opt_start_seq: number };
-
 /** Records one question returns at most, the newest. */
 const MOST_RECORDS = 10_000;
 
@@ -44,9 +40,8 @@ export class Spending {
   readonly #sums = new Map<string, number>();
   #applied = 0;
   #waiting: (() => void)[] = [];
-  #reader: ConsumerMessages | undefined;
+  readonly #reading = new AbortController();
   #loop: Promise<void> = Promise.resolve();
-  #stopped = false;
 
   constructor(bus: Bus) {
     this.#bus = bus;
@@ -55,17 +50,20 @@ export class Spending {
   /** Reads this month's log and follows it. Resolves when what is there was added up. Throws `unavailable`. */
   async start(nowMs: number): Promise<void> {
     const now = new Date(nowMs);
-    const month = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), 1)).toISOString();
+    const month = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), 1));
+    const first = await firstSince(this.#bus, streams.inference.name, month);
+    const { state } = await asking("read what the gateway spent", () =>
+      this.#bus.jsm.streams.info(streams.inference.name),
+    );
     const { promise: caughtUp, resolve } = Promise.withResolvers<void>();
-    const first = await this.#open({ deliver_policy: "by_start_time", opt_start_time: month });
-    if (first.pending === 0) resolve();
-    this.#loop = this.#follow(first.messages, resolve);
+    if (first === undefined) resolve();
+    this.#applied = (first ?? state.last_seq + 1) - 1;
+    this.#loop = this.#follow(state.last_seq, resolve);
     await caughtUp;
   }
 
   async stop(): Promise<void> {
-    this.#stopped = true;
-    this.#reader?.stop();
+    this.#reading.abort();
     for (const wake of this.#waiting.splice(0)) wake();
     await this.#loop;
   }
@@ -77,7 +75,7 @@ export class Spending {
       timeoutMs: 10_000,
     });
     const late = AbortSignal.timeout(COUNTED_MS);
-    while (this.#applied < seq && !this.#stopped && !late.aborted) {
+    while (this.#applied < seq && !this.#reading.signal.aborted && !late.aborted) {
       await new Promise<void>((resolve) => {
         this.#waiting.push(resolve);
         late.addEventListener("abort", () => resolve(), { once: true });
@@ -85,42 +83,25 @@ export class Spending {
     }
   }
 
-  async #open(from: Start): Promise<{ messages: ConsumerMessages; pending: number }> {
-    return asking("read what the gateway spent", async () => {
-      const consumer = await this.#bus.js.consumers.get(streams.inference.name, from);
-      const { num_pending: pending } = await consumer.info();
-      return { messages: await consumer.consume({ max_messages: 500 }), pending };
-    });
-  }
-
   /** Adds up until told to stop; a reader that fails is replaced by one that goes on where it was. Never rejects. */
-  async #follow(opened: ConsumerMessages, caughtUp: () => void): Promise<void> {
-    let messages = opened;
-    while (!this.#stopped) {
-      this.#reader = messages;
+  async #follow(lastAtStart: number, caughtUp: () => void): Promise<void> {
+    const { signal } = this.#reading;
+    while (!signal.aborted) {
       try {
-        for await (const message of messages) {
-          if (message.seq <= this.#applied) continue;
+        for await (const message of followStream(this.#bus, streams.inference.name, {
+          from: this.#applied + 1,
+          signal,
+        })) {
           this.#add(message.subject, message.json<Call>());
           this.#applied = message.seq;
           for (const wake of this.#waiting.splice(0)) wake();
-          if (message.info.pending === 0) caughtUp();
+          if (message.seq >= lastAtStart) caughtUp();
         }
       } catch {
-        // The connection or the consumer is gone: read on below.
-      }
-      while (!this.#stopped) {
+        // The connection or the consumer is gone: read on.
         await systemClock.sleep(RETRY_MS);
-        try {
-          messages = (await this.#open({ deliver_policy: "by_start_sequence", opt_start_seq: this.#applied + 1 }))
-            .messages;
-          break;
-        } catch {
-          // Not yet.
-        }
       }
     }
-    messages.stop();
     caughtUp();
   }
 
@@ -131,29 +112,15 @@ export class Spending {
 
   /** A tenant's calls since a moment, oldest first. Throws `unavailable`. */
   async calls(tenant: string, sinceMs: number, signal: AbortSignal): Promise<Call[]> {
-    const { messages, pending } = await asking("read the gateway's calls", async () => {
-      const consumer = await this.#bus.js.consumers.get(streams.inference.name, {
-        filter_subjects: [`${PREFIX}.${tokenOf(tenant)}`],
-        deliver_policy: "by_start_time",
-        opt_start_time: new Date(Math.max(0, sinceMs)).toISOString(),
-      });
-      const info = await consumer.info();
-      if (info.num_pending === 0) return { messages: undefined, pending: 0 };
-      return { messages: await consumer.consume({ max_messages: 500 }), pending: info.num_pending };
-    });
     const calls: Call[] = [];
-    if (messages === undefined) return calls;
-    const stop = (): void => messages.stop();
-    signal.addEventListener("abort", stop, { once: true });
-    let left = pending;
-    for await (const message of messages) {
+    const first = await firstSince(this.#bus, streams.inference.name, new Date(Math.max(0, sinceMs)));
+    if (first === undefined) return calls;
+    const subject = `${PREFIX}.${tokenOf(tenant)}`;
+    for await (const message of readStream(this.#bus, streams.inference.name, { subject, from: first })) {
       calls.push(message.json<Call>());
       if (calls.length > MOST_RECORDS) calls.shift();
-      if (--left <= 0) break;
+      signal.throwIfAborted();
     }
-    signal.removeEventListener("abort", stop);
-    messages.stop();
-    signal.throwIfAborted();
     return calls.filter(({ at_ms }) => at_ms >= sinceMs);
   }
 

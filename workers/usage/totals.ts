@@ -7,6 +7,7 @@
  */
 import { asking } from "../../bus/apierror.ts";
 import type { Bus } from "../../bus/connect.ts";
+import { followStream } from "../../bus/follow.ts";
 import { isMetered } from "../../contracts/execution/subjects.ts";
 import { meteredIn } from "../../contracts/execution/usage.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
@@ -29,7 +30,7 @@ export class Totals {
   readonly #store: TotalsStore;
   readonly #log: Logger;
   #stopped = false;
-  #reader: { stop(): void } | undefined;
+  #reader: AbortController | undefined;
   #wake: (() => void) | undefined;
   #loop: Promise<void> = Promise.resolve();
   /** Highest sequence this process has seen applied. */
@@ -47,7 +48,7 @@ export class Totals {
 
   async stop(): Promise<void> {
     this.#stopped = true;
-    this.#reader?.stop();
+    this.#reader?.abort();
     this.#wake?.();
     await this.#loop;
   }
@@ -60,7 +61,7 @@ export class Totals {
     for (;;) {
       const at = await this.#store.position();
       if (at !== undefined && at >= last) return this.#store.read(tenant, days);
-      if (at === undefined) this.#reader?.stop(); // T2
+      if (at === undefined) this.#reader?.abort(); // T2
       await pause(20, signal);
     }
   }
@@ -87,27 +88,17 @@ export class Totals {
   /** Reads on from a position until told to stop, or until the projection is not where it should be. */
   async #follow(from: number): Promise<void> {
     this.#applied = from;
-    const messages = await asking("read the usage stream", async () => {
-      const consumer = await this.#bus.js.consumers.get(streams.usage.name, {
-        deliver_policy: "by_start_sequence",
-        opt_start_seq: from + 1,
-      });
-      return consumer.consume({ max_messages: BATCH });
-    });
-    this.#reader = messages;
-    if (this.#stopped) messages.stop();
+    const reader = new AbortController();
+    this.#reader = reader;
+    if (this.#stopped) reader.abort();
     let batch: Entry[] = [];
-    try {
-      for await (const message of messages) {
-        const ours = isMetered(message.headers?.get(header.msgId) ?? "");
-        batch.push({ seq: message.seq, body: ours ? parsed(message.data) : undefined });
-        if (batch.length < BATCH && message.info.pending > 0 && batch.length < 50) continue;
-        if (!(await this.#apply(batch))) return;
-        batch = [];
-      }
-    } finally {
-      messages.stop();
-      this.#reader = undefined;
+    const options = { from: from + 1, signal: reader.signal, window: BATCH };
+    for await (const message of followStream(this.#bus, streams.usage.name, options)) {
+      const ours = isMetered(message.headers?.get(header.msgId) ?? "");
+      batch.push({ seq: message.seq, body: ours ? parsed(message.data) : undefined });
+      if (message.info.pending > 0 && batch.length < 50) continue;
+      if (!(await this.#apply(batch))) return;
+      batch = [];
     }
   }
 
