@@ -8,7 +8,7 @@ import { header } from "../contracts/headers.ts";
 import { routesOf } from "../contracts/routes.ts";
 import { openStream } from "../bus/stream.ts";
 import { tiers } from "../workers/memory/context.ts";
-import { collectionNames } from "../workers/memory/document.ts";
+import { collectionNames } from "../workers/memory/index/document.ts";
 import { followEvents } from "./memory.follow.ts";
 import { bar } from "./memory.progress.ts";
 import { outputOf, type Output } from "./output.ts";

@@ -1,6 +1,6 @@
 /** A vector for a text, the same every time: a sum of fixed directions, one per word, so that texts with words in common are near. */
 import { createSeededRandom } from "../../runtime/ids.ts";
-import { unit } from "../../workers/memory/score.ts";
+import { unit } from "../../workers/memory/index/score.ts";
 
 export const STUB_DIMENSIONS = 512;
 

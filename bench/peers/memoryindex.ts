@@ -1,6 +1,6 @@
 /** The bare index: the same documents in an embedded index of its own, asked without anything around it. */
-import { openEmbedded } from "../../workers/memory/index.embedded.ts";
-import { wordsOf } from "../../workers/memory/score.ts";
+import { openEmbedded } from "../../workers/memory/index/index.embedded.ts";
+import { wordsOf } from "../../workers/memory/index/score.ts";
 import type { Load } from "../case.ts";
 import { awaited, runLoad } from "../kit/load.ts";
 import { memories, questions } from "../kit/memories.ts";

@@ -8,7 +8,7 @@ import { BeamlineError } from "../../contracts/errors.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { silentLogger } from "../../runtime/log.ts";
 import { Archive } from "../../workers/memory/archive.ts";
-import { openEmbedded } from "../../workers/memory/index.embedded.ts";
+import { openEmbedded } from "../../workers/memory/index/index.embedded.ts";
 import { MemoryLog } from "../../workers/memory/log.ts";
 import type { Index } from "../../workers/memory/ports.ts";
 import { archiveProjection } from "../../workers/memory/rebuild.ts";

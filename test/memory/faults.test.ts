@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect } from "vitest";
 import { connectRedis } from "../../workers/connect.redis.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import type { Scope } from "../../runtime/lifecycle.ts";
-import { openOpenAi } from "../../workers/memory/embeddings.openai.ts";
+import { openOpenAi } from "../../workers/memory/embeddings/embeddings.openai.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { startWorld, type World } from "./world.ts";

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createSeededRandom } from "../../runtime/ids.ts";
 import type { Index, Vectored } from "../../workers/memory/ports.ts";
-import { cosine, unit } from "../../workers/memory/score.ts";
+import { cosine, unit } from "../../workers/memory/index/score.ts";
 
 export const DIMENSIONS = 32;
 export const MODEL = "suite-model";

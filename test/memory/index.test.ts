@@ -3,8 +3,8 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { openEmbedded } from "../../workers/memory/index.embedded.ts";
-import { openQdrant } from "../../workers/memory/index.qdrant.ts";
+import { openEmbedded } from "../../workers/memory/index/index.embedded.ts";
+import { openQdrant } from "../../workers/memory/index/index.qdrant.ts";
 import { DIMENSIONS, doc, indexSuite, MODEL, vector } from "./index.suite.ts";
 
 const directory = await mkdtemp(join(tmpdir(), "beamline-index-"));

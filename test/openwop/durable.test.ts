@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { publish } from "../../bus/publish.ts";
 import { canonicalJson } from "../../contracts/openwop/json.ts";
-import { withLeaf, type Peaks } from "../../workers/runs/merkle.ts";
+import { withLeaf, type Peaks } from "../../workers/runs/audit/merkle.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { startHost, type Host } from "./host.ts";

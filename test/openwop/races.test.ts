@@ -79,7 +79,7 @@ test(`racing answers, cancels and pauses (seed ${seed}, ${RACES} runs)`, { timeo
 });
 
 verifies("effect-once", "an effect whose outcome is not known is reported, not repeated", async () => {
-  const { Invocations } = await import("../../workers/runs/invocations.ts");
+  const { Invocations } = await import("../../workers/runs/engine/invocations.ts");
   const { Records } = await import("../../workers/runs/records.ts");
   const { buckets } = await import("../../contracts/streams.ts");
   const { systemClock } = await import("../../runtime/clock.ts");

@@ -10,7 +10,7 @@ import { Bucket, jsonCodec } from "../../bus/keyvalue.ts";
 import { keyOf, tokenOf } from "../../bus/keys.ts";
 import { logTree, RUNS_STREAM } from "../../contracts/openwop/log.ts";
 import { buckets } from "../../contracts/streams.ts";
-import { logicalInvocationId } from "../../workers/runs/invocations.ts";
+import { logicalInvocationId } from "../../workers/runs/engine/invocations.ts";
 import { startHost, type Host } from "./host.ts";
 import { grpcSurface, restSurface, type Surface } from "./surface.ts";
 import { edge, node, workflow } from "./workflow.kit.ts";

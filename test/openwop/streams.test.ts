@@ -2,7 +2,7 @@
 import { createServer } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { RunEvent } from "../../contracts/openwop/log.ts";
-import { signatureOf } from "../../workers/runs/webhook.delivery.ts";
+import { signatureOf } from "../../workers/runs/webhooks/webhook.delivery.ts";
 import { until } from "../kit/until.ts";
 import { bearer, KEYS, startHost, type Host } from "./host.ts";
 

@@ -7,7 +7,7 @@ import type { Bus } from "../../bus/connect.ts";
 import type { OutgoingAssignment } from "../../contracts/execution/assignment.ts";
 import { streams } from "../../contracts/streams.ts";
 import { silentLogger } from "../../runtime/log.ts";
-import { keepPromises } from "../../workers/routing/promises.nats.ts";
+import { keepPromises } from "../../workers/routing/assignments/promises.nats.ts";
 import { startTestNats, type TestNats } from "../kit/servers.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";

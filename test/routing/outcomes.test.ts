@@ -7,7 +7,7 @@ import { status as grpc, type ServiceError } from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow.ts";
 import { bareForms, changed, everyForm, forms } from "../../workers/routing/testkit.ts";
-import type { Form } from "../../workers/routing/forms.ts";
+import type { Form } from "../../workers/routing/intake/forms.ts";
 import { all } from "../execution/kit.ts";
 import { grpcClient, type GrpcClient } from "../kit/grpc.ts";
 import { until } from "../kit/until.ts";

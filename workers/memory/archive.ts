@@ -12,11 +12,11 @@ import { BeamlineError } from "../../contracts/errors.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
-import { Current } from "./current.ts";
-import { docOf, searchable, collections as collectionOf } from "./document.ts";
+import { Current } from "./index/current.ts";
+import { docOf, searchable, collections as collectionOf } from "./index/document.ts";
 import type { Candidate, Doc, Embedder, Index } from "./ports.ts";
 import type { Logged } from "./record.ts";
-import { keywordScore, relevance, wordsOf } from "./score.ts";
+import { keywordScore, relevance, wordsOf } from "./index/score.ts";
 
 /** Index and model, opened together: the one is made for the other. */
 export interface Shelf {

@@ -7,7 +7,7 @@ import { header } from "../../contracts/headers.ts";
 import { isTraceparent, traceIdOf } from "../../runtime/trace.ts";
 import type { Archive, Hit } from "./archive.ts";
 import { requireCount, requireFinite, requireJson, requireRange, requireText } from "./check.ts";
-import { collectionNames } from "./document.ts";
+import { collectionNames } from "./index/document.ts";
 import type { Host } from "./host.ts";
 import { compare, inOrder, learn, tasksOf, used } from "./learn.ts";
 import { knowledgeId, type LongTerm } from "./longterm.ts";

@@ -10,7 +10,7 @@ import { codecOf } from "../../contracts/codec.ts";
 import { GoalRecord, Pattern, Procedure, TaskRecord, ToolCallRecord } from "../../contracts/gen/aios/memory.ts";
 import type { LongTerm } from "./longterm.ts";
 import type { Held } from "./ports.ts";
-import { lowerAscii } from "./score.ts";
+import { lowerAscii } from "./index/score.ts";
 import type { Working, Writer } from "./working.ts";
 
 const goals = codecOf(GoalRecord);

@@ -14,7 +14,7 @@ import { codecOf } from "../../contracts/codec.ts";
 import { Decision, GoalRecord, KnowledgeEntry, Pattern, ToolCallRecord } from "../../contracts/gen/aios/memory.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
-import type { RedisHot } from "./hot.redis.ts";
+import type { RedisHot } from "./hot/hot.redis.ts";
 import { inStartOrder, learn } from "./learn.ts";
 import type { MemoryLog } from "./log.ts";
 import { knowledgeId, type LongTerm } from "./longterm.ts";

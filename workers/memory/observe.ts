@@ -1,7 +1,7 @@
 /** Metrics of the memory worker, read when somebody collects. */
 import { gauge, type Registry } from "../../runtime/metrics.ts";
 import type { Archive } from "./archive.ts";
-import type { Behind } from "./behind.ts";
+import type { Behind } from "./hot/behind.ts";
 
 const memoryMetrics = {
   memory_behind_entries: gauge("Acknowledged events and metrics that are not in the log yet."),

@@ -16,7 +16,7 @@ import {
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import { entryOf, fitting, type Arrival } from "./arrival.ts";
-import type { Behind } from "./behind.ts";
+import type { Behind } from "./hot/behind.ts";
 import { requireFinite, requireText } from "./check.ts";
 import { canonicalEvent } from "./event.ts";
 import type { MemoryLog } from "./log.ts";

@@ -4,9 +4,9 @@ import { invalidArgument } from "../../contracts/errors.ts";
 import { parseRequest } from "../../bus/call.ts";
 import type { StreamEndpoint } from "../../bus/endpoint.ts";
 import type { Archive } from "./archive.ts";
-import { searchable } from "./document.ts";
-import type { RedisHot } from "./hot.redis.ts";
-import type { HotBuilder } from "./hotbuild.ts";
+import { searchable } from "./index/document.ts";
+import type { RedisHot } from "./hot/hot.redis.ts";
+import type { HotBuilder } from "./hot/hotbuild.ts";
 import { RECORDS } from "./record.ts";
 import { batches, readable, type Progress, type Projection, type TailParts } from "./tail.ts";
 

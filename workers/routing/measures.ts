@@ -1,8 +1,8 @@
 /** What deciding records, under the names of the contract (BeamLine, metrics). Series are looked up once per policy, provider and reason. */
 import type { Counter, Histogram, Metrics, Registry } from "../../runtime/metrics.ts";
 import { intakeMetrics, keyMetrics, routerMetrics } from "../../runtime/beamline.metrics.ts";
-import type { Policy } from "./compile.ts";
-import type { Decision } from "./decision.ts";
+import type { Policy } from "./policies/compile.ts";
+import type { Decision } from "./choice/decision.ts";
 import type { CircuitState } from "./ports.ts";
 
 const circuitNumbers: Readonly<Record<CircuitState, number>> = { closed: 0, open: 1, half_open: 2 };

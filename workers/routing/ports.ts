@@ -1,9 +1,9 @@
 /** What the routing worker needs from outside, as narrow as it is used. */
 import type { JsonObject } from "../../contracts/codec.ts";
-import type { Breaker, Policy } from "./compile.ts";
-import type { Extension } from "./extension.ts";
-import type { RoutingRequest } from "./forms.ts";
-import type { Decision, Words } from "./decision.ts";
+import type { Breaker, Policy } from "./policies/compile.ts";
+import type { Extension } from "./extensions/extension.ts";
+import type { RoutingRequest } from "./intake/forms.ts";
+import type { Decision, Words } from "./choice/decision.ts";
 
 /** Policies in memory. */
 export interface Policies {

@@ -6,7 +6,7 @@ import type { JsonObject } from "../../contracts/codec.ts";
 import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
 import { until } from "../../test/kit/until.ts";
 import { verifies } from "../../test/kit/verifies.ts";
-import { PolicyStore } from "./policystore.ts";
+import { PolicyStore } from "./policies/policystore.ts";
 import { sampleRequest } from "./testkit.ts";
 import { ask as askOf, DECIDE, startTestWorker, type TestWorker } from "./testworker.ts";
 

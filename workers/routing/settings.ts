@@ -2,7 +2,7 @@
 import { bool, int, list, optional, secret } from "../../runtime/setting.ts";
 import { workerSettings } from "../../runtime/settings.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
-import { limits } from "./policy.ts";
+import { limits } from "./policies/policy.ts";
 import { assignSettings } from "../assignsubjects.ts";
 import type { Window } from "./ports.ts";
 

@@ -5,15 +5,15 @@ import type { CallContext } from "../../contracts/handlers.ts";
 import type { Headers } from "../../contracts/headers.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
 import { createRegistry, type Registry } from "../../runtime/metrics.ts";
-import { compilePolicy, type Policy } from "./compile.ts";
-import type { DecidePorts } from "./decide.ts";
-import { RecentDecisions } from "./decisions.memory.ts";
-import type { Form } from "./forms.ts";
-import { routerAnswers, type IntakePorts, type RouterAnswers } from "./intake.ts";
+import { compilePolicy, type Policy } from "./policies/compile.ts";
+import type { DecidePorts } from "./choice/decide.ts";
+import { RecentDecisions } from "./shared/decisions.memory.ts";
+import type { Form } from "./intake/forms.ts";
+import { routerAnswers, type IntakePorts, type RouterAnswers } from "./intake/intake.ts";
 import { Measures } from "./measures.ts";
-import { readPolicy } from "./policy.ts";
+import { readPolicy } from "./policies/policy.ts";
 import type { ProviderHealth, RefusedMessage } from "./ports.ts";
-import { MemoryState } from "./shared.memory.ts";
+import { MemoryState } from "./shared/shared.memory.ts";
 
 /** A policy document as JSON, made ready. */
 export function policy(document: object, { tenant = "acme", id = "default", revision = 1 } = {}): Policy {

@@ -5,11 +5,11 @@ import { Server } from "../../bus/serve.ts";
 import { ensureBuckets, ensureStreams } from "../../bus/streams.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
 import { createRegistry } from "../../runtime/metrics.ts";
-import { adminCheck } from "./adminkey.ts";
-import { busDeadLetters } from "./deadletters.ts";
+import { adminCheck } from "./admin/adminkey.ts";
+import { busDeadLetters } from "./intake/deadletters.ts";
 import { Measures } from "./measures.ts";
-import { PolicyStore } from "./policystore.ts";
-import { seedDefaultPolicy } from "./seed.ts";
+import { PolicyStore } from "./policies/policystore.ts";
+import { seedDefaultPolicy } from "./policies/seed.ts";
 import { localPorts, routingEndpoints, routingWorker } from "./worker.ts";
 
 export const KEY = "test-admin-key";

@@ -5,7 +5,7 @@ import type { WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
 import { invalid } from "./body.ts";
 import { isTest, type Asker } from "./caller.ts";
 import { MOCK_PROVIDERS } from "./nodes/mock.ts";
-import { conform } from "./schemas.ts";
+import { conform } from "./engine/schemas.ts";
 
 type Rule = (value: unknown) => boolean;
 

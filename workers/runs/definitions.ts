@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { canonicalJson } from "../../contracts/openwop/json.ts";
 import type { WorkflowDefinition } from "../../contracts/openwop/workflow.ts";
-import { graphOf, type Graph } from "./graph.ts";
+import { graphOf, type Graph } from "./engine/graph.ts";
 import type { Records } from "./records.ts";
 
 /** Workflows of everybody: fixtures, and what a file at start brings. */

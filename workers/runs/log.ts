@@ -30,7 +30,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import { withSpan, type Attributes } from "../../runtime/trace.ts";
 import { maskEvent } from "./sensitive.ts";
-import { baseAttributes } from "./spans.ts";
+import { baseAttributes } from "./engine/spans.ts";
 
 /** A run as far as its log has been read. */
 export interface Held {

@@ -4,17 +4,17 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import type { Logger } from "../../runtime/log.ts";
 import type { Artifacts } from "./artifacts.ts";
-import type { Audit } from "./audit.ts";
+import type { Audit } from "./audit/audit.ts";
 import type { Definitions } from "./definitions.ts";
-import type { Limits } from "./due.ts";
+import type { Limits } from "./engine/due.ts";
 import type { Idempotency } from "./idempotency.ts";
-import type { Invocations } from "./invocations.ts";
+import type { Invocations } from "./engine/invocations.ts";
 import type { RunLog } from "./log.ts";
 import type { RunMetrics } from "./metrics.ts";
-import type { NodeType } from "./nodetype.ts";
+import type { NodeType } from "./engine/nodetype.ts";
 import type { Records } from "./records.ts";
 import type { Tokens } from "./tokens.ts";
-import type { Webhooks } from "./webhooks.ts";
+import type { Webhooks } from "./webhooks/webhooks.ts";
 
 export interface RunsPorts {
   readonly bus: Bus;

@@ -3,10 +3,10 @@ import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { canonicalJson, type Json } from "../../contracts/openwop/json.ts";
 import { reduce } from "../../contracts/openwop/reducers.ts";
-import { evaluate, fill, holds, regexOf } from "./expressions.ts";
-import { logicalInvocationId } from "./invocations.ts";
-import { NO_PEAKS, rootOf, withLeaf } from "./merkle.ts";
-import { conform, schemaOf } from "./schemas.ts";
+import { evaluate, fill, holds, regexOf } from "./engine/expressions.ts";
+import { logicalInvocationId } from "./engine/invocations.ts";
+import { NO_PEAKS, rootOf, withLeaf } from "./audit/merkle.ts";
+import { conform, schemaOf } from "./engine/schemas.ts";
 import { Tokens } from "./tokens.ts";
 
 describe("expressions", () => {

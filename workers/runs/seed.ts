@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { SHARED_TENANT, type Definitions } from "./definitions.ts";
-import type { NodeType } from "./nodetype.ts";
+import type { NodeType } from "./engine/nodetype.ts";
 import { checkWorkflow } from "./operations/workflows.ts";
 
 /** Throws `validation_error` naming the file and the path inside it. */

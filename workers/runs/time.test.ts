@@ -10,11 +10,11 @@ import { systemClock, type Clock } from "../../runtime/clock.ts";
 import { systemIds } from "../../runtime/ids.ts";
 import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
 import type { Answer, Asker } from "./caller.ts";
-import { breach, dueAt, expireInterrupts } from "./due.ts";
+import { breach, dueAt, expireInterrupts } from "./engine/due.ts";
 import { Idempotency, type IdempotencyRecord } from "./idempotency.ts";
 import { RunLog } from "./log.ts";
 import { Records } from "./records.ts";
-import { Session } from "./session.ts";
+import { Session } from "./engine/session.ts";
 
 const HOUR = 3_600_000;
 

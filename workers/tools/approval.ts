@@ -13,8 +13,8 @@ import { isoMicros, type Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import type { Bucket } from "./bucket.ts";
 import { hashOf } from "./canonical.ts";
-import { bounded } from "./bounded.ts";
-import type { Ledger } from "./ledger.ts";
+import { bounded } from "./audit/bounded.ts";
+import type { Ledger } from "./audit/ledger.ts";
 import type { Journey } from "./pipeline.ts";
 import type { Offered } from "./registry.ts";
 

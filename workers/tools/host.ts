@@ -5,9 +5,9 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { Backups } from "./backup.ts";
 import type { Confined } from "./files/confine.ts";
 import type { Grants } from "./grants.ts";
-import type { Ledger } from "./ledger.ts";
-import type { Plugins } from "./plugins.ts";
-import type { Limits, Programs } from "./run.ts";
+import type { Ledger } from "./audit/ledger.ts";
+import type { Plugins } from "./plugins/plugins.ts";
+import type { Limits, Programs } from "./sandbox/run.ts";
 import type { Secrets } from "./secrets.ts";
 import type { Call, Json } from "./tool.ts";
 

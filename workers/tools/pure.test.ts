@@ -5,10 +5,10 @@ import { createHash } from "node:crypto";
 import { array, assert, constantFrom, property, string } from "fast-check";
 import { describe, expect, test } from "vitest";
 import { agents, allCapabilities, lacking, parseHeld, wordDenied } from "./capabilities.ts";
-import { chained, emptyChain, flaw, headOf, type Row } from "./chain.ts";
+import { chained, emptyChain, flaw, headOf, type Row } from "./audit/chain.ts";
 import { within } from "./files/confine.ts";
 import { globMatcher } from "./files/glob.ts";
-import { riskOf, TOO_RISKY } from "./pluginrisk.ts";
+import { riskOf, TOO_RISKY } from "./plugins/pluginrisk.ts";
 import { Secrets, withoutSecrets } from "./secrets.ts";
 
 describe("capabilities", () => {

@@ -10,7 +10,7 @@ import type { Bucket } from "./bucket.ts";
 import { catalogue } from "./catalogue/index.ts";
 import { facts, type Fact, type Risk, type ToolName } from "./catalogue/facts.ts";
 import { compile, compileForeign, type Check } from "./schema.ts";
-import type { PluginMeta } from "./plugins.ts";
+import type { PluginMeta } from "./plugins/plugins.ts";
 import type { Call, Handler, Json } from "./tool.ts";
 
 /** A tool ready to be run. */

@@ -11,7 +11,7 @@ import type { CallContext } from "../../contracts/handlers.ts";
 import { ExecuteRequest } from "../../contracts/gen/aios/tools.ts";
 import { isoMicros } from "../../runtime/clock.ts";
 import { wordDenied } from "./capabilities.ts";
-import { bounded } from "./bounded.ts";
+import { bounded } from "./audit/bounded.ts";
 import { isConflict, type Execution, type Known } from "./executions.ts";
 import { ToolFailure } from "./failure.ts";
 import type { Fence } from "./files/confine.ts";

@@ -15,7 +15,7 @@ import { createRegistry } from "../../runtime/metrics.ts";
 import { workerSettings } from "../../runtime/settings.ts";
 import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
 import { Executions } from "./executions.ts";
-import { Ledger } from "./ledger.ts";
+import { Ledger } from "./audit/ledger.ts";
 import type { Json } from "./tool.ts";
 import { toolsWorker } from "./worker.ts";
 

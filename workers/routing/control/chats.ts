@@ -5,8 +5,8 @@
  * C2 The answer becomes a turn once; a task that failed or was cancelled leaves the question without one, and the chat goes on.
  */
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { isObject } from "../fields.ts";
-import { uuidOf } from "../uuid.ts";
+import { isObject } from "../policies/fields.ts";
+import { uuidOf } from "../intake/uuid.ts";
 import type { ControlRequest } from "./door.ts";
 import type { Tell } from "./events.ts";
 import { neededText, optionalText } from "./inputs.ts";

@@ -12,9 +12,9 @@ import type { JsonObject } from "../../../contracts/codec.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
 import type { CallContext } from "../../../contracts/handlers.ts";
 import { header, type Headers } from "../../../contracts/headers.ts";
-import { isObject } from "../fields.ts";
-import { malformed, missing, refuse } from "../refusal.ts";
-import { contextOf, inEnvelope } from "../replies.ts";
+import { isObject } from "../policies/fields.ts";
+import { malformed, missing, refuse } from "../intake/refusal.ts";
+import { contextOf, inEnvelope } from "../intake/replies.ts";
 
 export const operations = [
   "project.open",

@@ -1,7 +1,7 @@
 /** Reading what the operations of the control surface are given. Each throws `invalid_request` naming the field. */
 import type { JsonObject } from "../../../contracts/codec.ts";
-import { isObject } from "../fields.ts";
-import { malformed, missing } from "../refusal.ts";
+import { isObject } from "../policies/fields.ts";
+import { malformed, missing } from "../intake/refusal.ts";
 
 /** Text that may be left out; then undefined. */
 export function optionalText(body: Readonly<JsonObject>, name: string, path = name, max = 4_096): string | undefined {

@@ -3,7 +3,7 @@
  * Everything is the tenant's own. Ending what has ended, and cancelling what is cancelled, are answered like the first time.
  */
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { malformed } from "../refusal.ts";
+import { malformed } from "../intake/refusal.ts";
 import { neededText, optionalList, optionalObject, optionalText } from "./inputs.ts";
 import type { Chats } from "./chats.ts";
 import type { ControlRequest, Operations } from "./door.ts";

@@ -12,8 +12,8 @@ import { Bucket, jsonCodec } from "../../../bus/keyvalue.ts";
 import type { JsonObject } from "../../../contracts/codec.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { buckets } from "../../../contracts/streams.ts";
-import { refuse } from "../refusal.ts";
-import { uuidOf } from "../uuid.ts";
+import { refuse } from "../intake/refusal.ts";
+import { uuidOf } from "../intake/uuid.ts";
 import type { ControlRequest } from "./door.ts";
 
 export interface Project {

@@ -17,7 +17,7 @@ import { execSubject } from "../../../contracts/execution/subjects.ts";
 import { header } from "../../../contracts/headers.ts";
 import { streams } from "../../../contracts/streams.ts";
 import type { Logger } from "../../../runtime/log.ts";
-import { readRequest } from "../forms.ts";
+import { readRequest } from "../intake/forms.ts";
 import type { ControlRequest } from "./door.ts";
 import type { Tell } from "./events.ts";
 import { neededObject, optionalObject, optionalText } from "./inputs.ts";

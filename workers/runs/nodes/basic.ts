@@ -1,9 +1,9 @@
 /** Node types that compute at once: they are batched into the append of whatever comes next. */
 import { isObject, numberOr, textOr } from "../../../contracts/openwop/json.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { checkCondition, checkExpression, evaluate, holds } from "../expressions.ts";
-import { runScope } from "../plan.ts";
-import { completed, failed, type NodeCall, type NodeType } from "../nodetype.ts";
+import { checkCondition, checkExpression, evaluate, holds } from "../engine/expressions.ts";
+import { runScope } from "../engine/plan.ts";
+import { completed, failed, type NodeCall, type NodeType } from "../engine/nodetype.ts";
 import type { EdgeCondition } from "../../../contracts/openwop/workflow.ts";
 
 const nothing = (typeId: string): NodeType => ({ typeId, mode: "instant", run: ({ inputs }) => completed(inputs) });

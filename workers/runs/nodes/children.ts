@@ -5,7 +5,7 @@ import type { NewEvent } from "../../../contracts/openwop/log.ts";
 import { effectRuns, TERMINAL_STATUS } from "../../../contracts/openwop/log.ts";
 import type { RunState } from "../../../contracts/openwop/state.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { completed, failed, type NodeCall, type NodeResult, type NodeType } from "../nodetype.ts";
+import { completed, failed, type NodeCall, type NodeResult, type NodeType } from "../engine/nodetype.ts";
 import { needsText } from "./basic.ts";
 
 /** What these nodes need of the rest. */

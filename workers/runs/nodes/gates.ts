@@ -1,8 +1,8 @@
 /** Node types that ask and wait (OpenWOP, interrupts). */
 import { isObject, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
-import { completed, failed, type NodeResult, type NodeType } from "../nodetype.ts";
+import { completed, failed, type NodeResult, type NodeType } from "../engine/nodetype.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { schemaOf } from "../schemas.ts";
+import { schemaOf } from "../engine/schemas.ts";
 
 /** What an approval may be answered with. */
 export const APPROVAL_ACTIONS = ["accept", "reject", "refine", "edit-accept", "ask"] as const;

@@ -1,6 +1,6 @@
 /** In whose name a node asks other workers. */
 import { header, type Headers } from "../../../contracts/headers.ts";
-import type { NodeCall } from "../nodetype.ts";
+import type { NodeCall } from "../engine/nodetype.ts";
 
 /** Headers of a call that is the effect `invocationId` of a node. */
 export function headersOf(call: NodeCall, invocationId: string): Headers {

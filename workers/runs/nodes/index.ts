@@ -1,5 +1,5 @@
 /** The node types this host has. */
-import type { NodeType } from "../nodetype.ts";
+import type { NodeType } from "../engine/nodetype.ts";
 import { basicNodes } from "./basic.ts";
 import { childNodes, type Children } from "./children.ts";
 import { gateNodes } from "./gates.ts";

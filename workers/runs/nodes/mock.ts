@@ -1,6 +1,6 @@
 /** Mock providers for test keys (OpenWOP, mock providers): deterministic stand-ins for model calls. */
 import { isObject, numberOr, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
-import { failed, type NodeCall, type NodeResult } from "../nodetype.ts";
+import { failed, type NodeCall, type NodeResult } from "../engine/nodetype.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 
 export const MOCK_PROVIDERS: readonly string[] = ["stream-text", "tool-calls", "error", "usage-only"];

@@ -5,7 +5,7 @@ import { isObject, numberOr, objectOr, textOr, type Json } from "../../../contra
 import type { Egress } from "../../../runtime/egress.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Artifacts } from "../artifacts.ts";
-import { completed, failed, type NodeCall, type NodeType } from "../nodetype.ts";
+import { completed, failed, type NodeCall, type NodeType } from "../engine/nodetype.ts";
 import { needsText } from "./basic.ts";
 import { headersOf } from "./headers.ts";
 import { callPrompt } from "./prompt.ts";

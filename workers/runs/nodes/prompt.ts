@@ -11,7 +11,7 @@ import type { NewEvent } from "../../../contracts/openwop/log.ts";
 import { numberOr, objectOr, textOr, type Json } from "../../../contracts/openwop/json.ts";
 import { traceIdOf } from "../../../runtime/trace.ts";
 import { invalid } from "../body.ts";
-import type { NodeCall, NodeResult, NodeType } from "../nodetype.ts";
+import type { NodeCall, NodeResult, NodeType } from "../engine/nodetype.ts";
 import { headersOf } from "./headers.ts";
 import { mockOf, tellChunk } from "./mock.ts";
 import type { Ask, Outside } from "./outside.ts";

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { canonicalJson } from "../../../contracts/openwop/json.ts";
 import { MAX_BODY_BYTES } from "../../../contracts/openwop/rest.ts";
 import type { Answer } from "../caller.ts";
-import { CHECKPOINT_ENTRIES, CHECKPOINT_SECONDS } from "../audit.ts";
+import { CHECKPOINT_ENTRIES, CHECKPOINT_SECONDS } from "../audit/audit.ts";
 import { MOCK_PROVIDERS } from "../nodes/mock.ts";
 import type { RunsPorts } from "../ports.ts";
 import { openapiDocument } from "./openapi.ts";

@@ -6,9 +6,9 @@ import { isTerminal, statusOf } from "../../../contracts/openwop/snapshot.ts";
 import type { RunState } from "../../../contracts/openwop/state.ts";
 import { bodyOf, invalid, oneOf, text } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
-import { ended } from "../ended.ts";
+import { ended } from "../engine/ended.ts";
 import type { Held } from "../log.ts";
-import { isUnsettled } from "../plan.ts";
+import { isUnsettled } from "../engine/plan.ts";
 import type { RunsPorts } from "../ports.ts";
 
 export const MAX_RUN_IDS = 100;

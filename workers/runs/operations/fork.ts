@@ -10,7 +10,7 @@ import { bytesOf } from "../answersize.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
 import { checkConfigurable } from "../configurable.ts";
 import type { RunsPorts } from "../ports.ts";
-import { cutAt } from "../replay.ts";
+import { cutAt } from "../engine/replay.ts";
 import { begin, created } from "./start.ts";
 
 /** Largest copied history, bytes: it is one append. */

@@ -6,10 +6,10 @@ import { isTerminal, statusOf } from "../../../contracts/openwop/snapshot.ts";
 import type { Interrupt, RunState } from "../../../contracts/openwop/state.ts";
 import { anything, bodyOf, invalid } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
-import { conform } from "../schemas.ts";
+import { conform } from "../engine/schemas.ts";
 import { answersOf, APPROVAL_ACTIONS } from "../nodes/gates.ts";
 import type { RunsPorts } from "../ports.ts";
-import { suspended } from "../suspension.ts";
+import { suspended } from "../engine/suspension.ts";
 import { change } from "./control.ts";
 import { needsCredential } from "./read.ts";
 

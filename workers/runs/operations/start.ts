@@ -10,7 +10,7 @@ import { isTest, permit, type Answer, type Asker } from "../caller.ts";
 import { checkConfigurable } from "../configurable.ts";
 import type { Current } from "../definitions.ts";
 import type { RunsPorts } from "../ports.ts";
-import { channelTriggers } from "../triggers.ts";
+import { channelTriggers } from "../engine/triggers.ts";
 
 const METADATA_BYTES = 50 * 1024;
 const METADATA_DEPTH = 16;

@@ -6,8 +6,8 @@ import { BeamlineError } from "../../../contracts/errors.ts";
 import { isEventType } from "../../../contracts/openwop/eventtypes.ts";
 import type { Json } from "../../../contracts/openwop/json.ts";
 import type { RunsPorts } from "../ports.ts";
-import { fingerprintOf } from "../webhook.delivery.ts";
-import { stateOf, type Subscription } from "../webhooks.ts";
+import { fingerprintOf } from "../webhooks/webhook.delivery.ts";
+import { stateOf, type Subscription } from "../webhooks/webhooks.ts";
 
 /** `GET /v1/runs/{id}/artifacts/{aid}`. Throws `artifact_not_found`, also for a run that is not there. */
 export async function getArtifact(

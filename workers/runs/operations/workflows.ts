@@ -5,13 +5,13 @@ import type { WorkflowDefinition, WorkflowEdge, WorkflowNode } from "../../../co
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { invalid } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
-import { checkChannels } from "../channels.ts";
-import { ownSchema, schemaOf } from "../schemas.ts";
-import { checkCondition, checkExpression } from "../expressions.ts";
-import { graphOf } from "../graph.ts";
-import type { NodeType } from "../nodetype.ts";
+import { checkChannels } from "../engine/channels.ts";
+import { ownSchema, schemaOf } from "../engine/schemas.ts";
+import { checkCondition, checkExpression } from "../engine/expressions.ts";
+import { graphOf } from "../engine/graph.ts";
+import type { NodeType } from "../engine/nodetype.ts";
 import type { RunsPorts } from "../ports.ts";
-import { checkTrigger } from "../triggers.ts";
+import { checkTrigger } from "../engine/triggers.ts";
 import { GATED } from "./start.ts";
 
 /** Scope of the admin route. */

@@ -1,7 +1,7 @@
 /** Plugins: scripts that become tools (aiOS tools, 1.7 plugins; namespace plugin). */
 import { ToolFailure } from "../failure.ts";
 import { bool, any, int, list, object, str } from "../schema.ts";
-import { templates } from "../plugintemplates.ts";
+import { templates } from "../plugins/plugintemplates.ts";
 import { tool, type Call, type Namespace } from "../tool.ts";
 import type { Step } from "../undo.ts";
 

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { putFile } from "../backup.ts";
-import type { Row } from "../chain.ts";
+import type { Row } from "../audit/chain.ts";
 import { ToolFailure } from "../failure.ts";
 import { look } from "../files/confine.ts";
 import { bool, int, list, num, object, path, str } from "../schema.ts";

@@ -1,4 +1,0 @@
-/** No extension is registered. In place until the registry is there. */
-import type { ExtensionStates } from "./handlers.ts";
-
-export const noExtensions: ExtensionStates = { health: () => ({}), circuits: () => ({}) };

@@ -1,0 +1,217 @@
+/**
+ * The audit ledger in JetStream: one chain per tenant, on one subject, continued by whichever worker has something to say.
+ *
+ * A1 A chain never forks: a message is stored only when the last one on the subject is the one it continues. Who loses the race reads the
+ *    new head, chains anew and tries again.
+ * A2 What happens while a message is under way goes into the next one together: one write carries many rows.
+ * A3 `append` resolves when the row is on the disk.
+ */
+import { setTimeout as pause } from "node:timers/promises";
+import type { Bus } from "../../../bus/connect.ts";
+import { tokenOf } from "../../../bus/keys.ts";
+import { publishRetrying } from "../../../bus/retrying.ts";
+import { BeamlineError } from "../../../contracts/errors.ts";
+import { streams } from "../../../contracts/streams.ts";
+import { systemIds } from "../../../runtime/ids.ts";
+import { chained, emptyChain, flaw, headOf, type Happening, type Head, type Row } from "./chain.ts";
+import { lastOf, readFrom } from "../journal.ts";
+
+interface Page {
+  readonly rows: readonly Row[];
+}
+
+interface Waiting {
+  readonly happening: Happening;
+  readonly resolve: (row: Row) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** What filters a query; everything exact, times inclusive (RFC 3339). */
+export interface AuditQuery {
+  readonly agent_id?: string | undefined;
+  readonly tool_name?: string | undefined;
+  readonly since?: string | undefined;
+  readonly until?: string | undefined;
+  /** Rows given, newest first. */
+  readonly limit: number;
+}
+
+export interface Verdict {
+  readonly ok: boolean;
+  /** Rows looked at. */
+  readonly rows: number;
+  readonly problem?: string;
+}
+
+const { name: STREAM } = streams.toolAudit;
+/** Rows in one message. */
+const MAX_ROWS = 256;
+/** Bytes of rows in one message, before escaping. */
+const MAX_BYTES = 1024 * 1024;
+const MAX_RACES = 100;
+
+/** The rows of one tenant under way. */
+class Chain {
+  readonly waiting: Waiting[] = [];
+  head: (Head & { readonly seq: number }) | undefined;
+  busy = false;
+}
+
+export class Ledger {
+  readonly #bus: Bus;
+  readonly #chains = new Map<string, Chain>();
+
+  constructor(bus: Bus) {
+    this.#bus = bus;
+  }
+
+  /** A3. Throws `unavailable` when it could not be stored. */
+  append(tenant: string, happening: Happening): Promise<Row> {
+    let chain = this.#chains.get(tenant);
+    if (chain === undefined) this.#chains.set(tenant, (chain = new Chain()));
+    const { waiting } = chain;
+    const stored = new Promise<Row>((resolve, reject) => waiting.push({ happening, resolve, reject }));
+    if (!chain.busy) {
+      chain.busy = true;
+      void this.#drain(tenant, chain);
+    }
+    return stored;
+  }
+
+  /** Newest first. */
+  async query(tenant: string, query: AuditQuery): Promise<Row[]> {
+    const end = await lastOf<Page>(this.#bus, STREAM, subjectOf(tenant));
+    const found: Row[] = [];
+    // Backwards in growing windows: what is asked for is nearly always near the end.
+    for (let until = end?.seq ?? 0, window = 64; until > 0 && found.length < query.limit; window *= 4) {
+      const from = Math.max(1, until - window + 1);
+      const rows: Row[] = [];
+      for await (const page of readFrom<Page>(this.#bus, STREAM, subjectOf(tenant), from)) {
+        if (page.seq > until) break;
+        rows.push(...page.value.rows);
+      }
+      for (const row of rows.toReversed()) if (found.length < query.limit && matches(row, query)) found.push(row);
+      until = from - 1;
+    }
+    return found;
+  }
+
+  /** Every row, oldest first. */
+  async *rows(tenant: string): AsyncGenerator<Row> {
+    for await (const page of readFrom<Page>(this.#bus, STREAM, subjectOf(tenant))) yield* page.value.rows;
+  }
+
+  /** Rows from a place in the log on, whole messages at a time; `next` is where to go on. */
+  async page(
+    tenant: string,
+    from: number,
+    limit: number,
+  ): Promise<{ readonly rows: readonly Row[]; readonly next?: number }> {
+    const rows: Row[] = [];
+    for await (const page of readFrom<Page>(this.#bus, STREAM, subjectOf(tenant), from)) {
+      rows.push(...page.value.rows);
+      if (rows.length >= limit) return { rows, next: page.seq + 1 };
+    }
+    return { rows };
+  }
+
+  /**
+   * Walks both chains from the beginning. An empty ledger is right. Rows taken off the end leave a chain that is right as far as it goes, so the
+   * stream is asked, too: nothing is ever deleted from it.
+   */
+  async verify(tenant: string): Promise<Verdict> {
+    let head = emptyChain;
+    for await (const row of this.rows(tenant)) {
+      const problem = flaw(head, row);
+      if (problem !== undefined) return { ok: false, rows: head.id, problem };
+      head = headOf(row);
+    }
+    const { state } = await this.#bus.jsm.streams.info(STREAM);
+    const gone = state.first_seq - 1 + (state.num_deleted ?? 0);
+    if (state.last_seq > 0 && gone > 0)
+      return {
+        ok: false,
+        rows: head.id,
+        problem: `${gone} messages were deleted from the stream of all ledgers: rows at the end of this one may be missing`,
+      };
+    return { ok: true, rows: head.id };
+  }
+
+  async #drain(tenant: string, chain: Chain): Promise<void> {
+    // One turn of the loop first, so that what happens in this tick goes together (A2).
+    await new Promise((resolve) => setImmediate(resolve));
+    while (chain.waiting.length > 0) {
+      const batch = takeBatch(chain.waiting);
+      try {
+        const rows = await this.#store(tenant, chain, batch);
+        batch.forEach(({ resolve }, index) => resolve(rows[index] as Row));
+      } catch (thrown) {
+        chain.head = undefined;
+        for (const { reject } of batch) reject(thrown);
+      }
+    }
+    chain.busy = false;
+  }
+
+  async #store(tenant: string, chain: Chain, batch: readonly Waiting[]): Promise<Row[]> {
+    const subject = subjectOf(tenant);
+    for (let race = 1; ; race++) {
+      const start = (chain.head ??= await this.#readHead(subject));
+      const rows: Row[] = [];
+      let head: Head = start;
+      for (const { happening } of batch) {
+        const row = chained(head, happening);
+        rows.push(row);
+        head = headOf(row);
+      }
+      try {
+        const { seq } = await publishRetrying(this.#bus, subject, JSON.stringify({ rows }), {
+          msgId: systemIds.v7(),
+          expectLastSubjectSequence: start.seq,
+          timeoutMs: 10_000,
+        });
+        chain.head = { ...head, seq };
+        return rows;
+      } catch (thrown) {
+        chain.head = undefined;
+        if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted" || race >= MAX_RACES) throw thrown;
+        await pause(Math.random() * Math.min(20, race)); // A1
+      }
+    }
+  }
+
+  async #readHead(subject: string): Promise<Head & { readonly seq: number }> {
+    const last = await lastOf<Page>(this.#bus, STREAM, subject);
+    const row = last?.value.rows.at(-1);
+    return last === undefined || row === undefined ? { ...emptyChain, seq: 0 } : { ...headOf(row), seq: last.seq };
+  }
+}
+
+function takeBatch(waiting: Waiting[]): Waiting[] {
+  let bytes = 0;
+  let count = 0;
+  for (const { happening } of waiting) {
+    bytes +=
+      512 +
+      (happening.input?.length ?? 0) +
+      (happening.output?.length ?? 0) +
+      (happening.error?.length ?? 0) +
+      happening.reason.length;
+    if (count > 0 && (count >= MAX_ROWS || bytes > MAX_BYTES)) break;
+    count++;
+  }
+  return waiting.splice(0, count);
+}
+
+function matches(row: Row, { agent_id, tool_name, since, until }: AuditQuery): boolean {
+  return (
+    (agent_id === undefined || agent_id === "" || row.agent_id === agent_id) &&
+    (tool_name === undefined || tool_name === "" || row.tool_name === tool_name) &&
+    (since === undefined || since === "" || Date.parse(row.timestamp) >= Date.parse(since)) &&
+    (until === undefined || until === "" || Date.parse(row.timestamp) <= Date.parse(until))
+  );
+}
+
+function subjectOf(tenant: string): string {
+  return `log.tools.audit.${tokenOf(tenant)}`;
+}
