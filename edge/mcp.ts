@@ -5,7 +5,6 @@
  * The agent whose capabilities decide is named by the header `x-agent-id`; a caller that names none is `task-agent` where callers need no
  * credentials, and refused elsewhere.
  */
-import { isIP } from "node:net";
 import { Server } from "@modelcontextprotocol/sdk/server/index.js";
 import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
 import { CallToolRequestSchema, ErrorCode, ListToolsRequestSchema, McpError } from "@modelcontextprotocol/sdk/types.js";
@@ -19,6 +18,7 @@ import { routesOf, type Route } from "../contracts/routes.ts";
 import { acceptTraceparent } from "../runtime/trace.ts";
 import { VERSION } from "../runtime/version.ts";
 import { authenticate, LOCAL, type AuthPolicy } from "./auth.ts";
+import { isForeign, refusePages } from "./origin.ts";
 
 export interface McpDeps {
   readonly caller: Caller;
@@ -66,17 +66,14 @@ interface Visit {
 
 /** Who calls. Throws `unauthenticated`, `permission_denied` for a page of another origin, `invalid_argument`. */
 function visitOf({ headers: given }: FastifyRequest, auth: AuthPolicy): Visit {
-  // A web page somewhere must not talk to a listener on this machine through somebody's browser.
-  const { origin, host, authorization } = given;
-  if (origin !== undefined && URL.parse(origin)?.host !== host)
-    throw new BeamlineError("permission_denied", "origin is not this server");
+  const { authorization } = given;
+  // Wanted by the protocol of every server, credential or not.
+  if (isForeign(given)) throw new BeamlineError("permission_denied", "origin is not this server");
   const principal = authenticate(auth, authorization, {
     ownKey: false,
     always: false,
   });
-  // The page's own name may have been made to lead here: without a credential only names nobody can give to a machine count.
-  if (origin !== undefined && principal === LOCAL && !isFixed(host ?? ""))
-    throw new BeamlineError("permission_denied", "host is not an address or localhost, and no credential was given");
+  refusePages(given, principal);
   const named = given["x-agent-id"];
   const agent = typeof named === "string" && named !== "" ? named : principal === LOCAL ? "task-agent" : "";
   if (agent === "")
@@ -93,12 +90,6 @@ function visitOf({ headers: given }: FastifyRequest, auth: AuthPolicy): Visit {
       [header.scopes]: principal.scopes.join(" "),
     },
   };
-}
-
-/** Whether a `Host` is an address or localhost, which no name server can lead elsewhere. */
-function isFixed(host: string): boolean {
-  const name = URL.parse(`http://${host}`)?.hostname ?? "";
-  return isIP(name.replace(/^\[(.*)\]$/, "$1")) !== 0 || name === "localhost" || name.endsWith(".localhost");
 }
 
 function serverFor(caller: Caller, { headers, agent }: Visit): Server {

@@ -19,6 +19,7 @@ import type { Logger } from "../../runtime/log.ts";
 import type { Metrics, Registry } from "../../runtime/metrics.ts";
 import { acceptTraceparent } from "../../runtime/trace.ts";
 import { authenticate, bearerOf, type AuthPolicy, type Principal } from "../auth.ts";
+import { refusePages } from "../origin.ts";
 import { AbuseWatch, type AbuseRules } from "./abuse.ts";
 import { Limiter, type Limit, type Standing } from "./limiter.ts";
 
@@ -95,6 +96,7 @@ export class Gateway {
     const named = textOf(request.headers["x-tenant-id"]) ?? "";
     this.#limit(request, reply, endpoint, authorization, named);
     const principal = authenticate(this.deps.auth, authorization, { ownKey: admin, always: false });
+    refusePages(request.headers, principal);
     if (named !== "" && !tenantPattern.test(named))
       throw badRequest("X-Tenant-ID", "must be 1 to 256 letters, digits, dots, colons, dashes or underscores");
     if (principal.tenant !== undefined && named !== "" && named !== principal.tenant)

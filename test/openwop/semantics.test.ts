@@ -345,6 +345,17 @@ describe("gates", () => {
     expect([body.error, body.details.field]).toEqual(["capability_required", "nodes[0].config.requiredRole"]);
   });
 
+  test("a delay that is no number is refused, at once where it stands and later where it is filled in", async () => {
+    expect(await fieldOf(workflow("lazy", [node("wait", "core.delay", { ms: "2000" })]))).toBe("nodes[0].config.ms");
+    const late = workflow("lazy", [node("wait", "core.delay", { ms: "{{inputs.ms}}" })]);
+    const { run } = await ran(late, "failed", { inputs: { ms: "2 s" } });
+    expect(run.error).toMatchObject({
+      code: "validation_error",
+      message: "config.ms must be a number of milliseconds",
+    });
+    await ran(late, "completed", { inputs: { ms: 1 } });
+  });
+
   test("a deadline or a delay beyond all clocks never comes, and is none to be afraid of", async () => {
     const runs: string[] = [];
     for (const ms of [Number.MAX_SAFE_INTEGER, 1e13, 1e18]) {

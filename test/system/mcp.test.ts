@@ -59,17 +59,19 @@ test("a registered tool whose schema the protocol cannot carry as it stands hide
 });
 
 test("a page of another origin is refused", async () => {
-  const response = await fetch(`http://${world.http}/mcp`, {
-    method: "POST",
-    headers: { origin: "http://evil.example", "content-type": "application/json" },
-    body: "{}",
-  });
-  expect(response.status).toBe(403);
+  for (const path of ["mcp", "api/v1/routes/decide"]) {
+    const response = await fetch(`http://${world.http}/${path}`, {
+      method: "POST",
+      headers: { origin: "http://evil.example", "content-type": "application/json" },
+      body: "{}",
+    });
+    expect([path, response.status]).toEqual([path, 403]);
+  }
 });
 
 test("a page whose name was made to lead here is refused, one that is served from here is not", async () => {
   const { hostname, port } = new URL(`http://${world.http}`);
-  const asked = (name: string): Promise<number | undefined> =>
+  const asked = (name: string, path: string, body: object): Promise<number | undefined> =>
     new Promise((resolve, reject) => {
       const host = `${name}:${port}`;
       const headers = {
@@ -78,13 +80,17 @@ test("a page whose name was made to lead here is refused, one that is served fro
         accept: "application/json, text/event-stream",
         "content-type": "application/json",
       };
-      request({ hostname, port, path: "/mcp", method: "POST", headers }, (response) => {
+      request({ hostname, port, path, method: "POST", headers }, (response) => {
         response.resume();
         resolve(response.statusCode);
       })
         .on("error", reject)
-        .end(JSON.stringify({ jsonrpc: "2.0", id: 1, method: "ping" }));
+        .end(JSON.stringify(body));
     });
-  const statuses = await Promise.all(["rebound.example", "127.0.0.1.example", "localhost", "127.0.0.1"].map(asked));
-  expect(statuses).toEqual([403, 403, 200, 200]);
+  const names = ["rebound.example", "127.0.0.1.example", "localhost", "127.0.0.1"];
+  const statuses = (path: string, body: object): Promise<(number | undefined)[]> =>
+    Promise.all(names.map((name) => asked(name, path, body)));
+  expect(await statuses("/mcp", { jsonrpc: "2.0", id: 1, method: "ping" })).toEqual([403, 403, 200, 200]);
+  // What is wrong with the request itself is told to those who may ask.
+  expect(await statuses("/api/v1/routes/decide", {})).toEqual([403, 403, 400, 400]);
 });

@@ -37,21 +37,34 @@ const fail: NodeType = {
     }),
 };
 
-/** Suspends until its time: `inputs.delayMs`, else `config.ms` or `config.durationMs`. Milliseconds. */
+const DELAY_NAMES = ["ms", "delayMs", "durationMs"] as const;
+
+/** Suspends until its time: `inputs.delayMs`, else `config.ms` or one of its other names. Milliseconds. */
 const delay: NodeType = {
   typeId: "core.delay",
   mode: "parked",
   run({ inputs, config, own, now, state }) {
-    const ms = numberOr(
-      inputs["delayMs"],
-      numberOr(config["ms"], numberOr(config["delayMs"], numberOr(config["durationMs"], 0))),
-    );
+    const name = DELAY_NAMES.find((one) => config[one] !== undefined) ?? "ms";
+    const asked = inputs["delayMs"] ?? undefined;
+    const ms = milliseconds(asked ?? config[name] ?? 0, asked === undefined ? `config.${name}` : "inputs.delayMs");
     const until = Date.parse(own.startedAt) + Math.max(0, ms);
     // A replay does not sit through it again: its clock is the log.
     const replayed = state.record.fork?.mode === "replay";
     return replayed || now >= until ? completed({ delayedMs: ms }) : { kind: "waits", until };
   },
+  check({ config }, field) {
+    for (const name of DELAY_NAMES) {
+      const given = config[name] ?? 0;
+      if (typeof given === "string" && given.includes("{{")) continue; // filled in later
+      milliseconds(given, `${field}.config.${name}`);
+    }
+  },
 };
+
+function milliseconds(value: unknown, field: string): number {
+  if (typeof value === "number") return value;
+  throw new BeamlineError("validation_error", `${field} must be a number of milliseconds`, { field });
+}
 
 /** Refused before it starts: no host provides what it requires. */
 const requiresMissing: NodeType = {
