@@ -3,6 +3,7 @@ import type { AddressInfo } from "node:net";
 import { fastify, type FastifyInstance, type FastifyReply } from "fastify";
 import { BeamlineError } from "../contracts/errors.ts";
 import { isoMicros, systemClock } from "./clock.ts";
+import { forGateways } from "./gatewayscrape.ts";
 import type { Health } from "./health.ts";
 import { formatAddress, type Address } from "./setting.ts";
 import { METRICS_CONTENT_TYPE, type Telemetry } from "./telemetry.ts";
@@ -63,9 +64,10 @@ export async function openHttp(
     const state = await health.ready();
     return reply.code(state.ok ? 200 : 503).send(state);
   });
-  for (const path of ["/metrics", "/_metrics"]) {
-    app.get(path, async (_request, reply) => reply.type(METRICS_CONTENT_TYPE).send(await telemetry.metricsText()));
-  }
+  app.get("/metrics", async (_request, reply) => reply.type(METRICS_CONTENT_TYPE).send(await telemetry.metricsText()));
+  app.get("/_metrics", async (_request, reply) =>
+    reply.type(METRICS_CONTENT_TYPE).send(forGateways(await telemetry.metricsText())),
+  );
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split("?")[0] ?? "";
     return reply.code(404).send({ error: "not_found", message: `no route ${request.method} ${path}` });
