@@ -17,6 +17,7 @@ import type { Call, Json } from "../tool.ts";
 /** Where responders on the bus may listen: the tree that outside programs serve. */
 export const BUS_HANDLERS = "beamline.ext.tools.";
 
+const MOMENT_MS = 250;
 const SUBJECT = /^nats:(?:\/\/)?([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)$/;
 
 export interface OutsidePorts {
@@ -72,10 +73,12 @@ export function outsideHandlers({ egress, caller, mcp, maxBytes }: OutsidePorts)
               maxBytes,
             });
       } catch (thrown) {
+        const error = BeamlineError.from(thrown);
+        // The handler's deadline is the tool's own time, which is told in the tool's words: it ends in the same moment, if not just before.
+        if (error.code === "deadline_exceeded")
+          await call.host.clock.sleep(MOMENT_MS, call.signal).catch(() => undefined);
         call.signal.throwIfAborted();
-        throw new ToolFailure(
-          `${definition.name}: the handler at ${address} failed: ${BeamlineError.from(thrown).message}`,
-        );
+        throw new ToolFailure(`${definition.name}: the handler at ${address} failed: ${error.message}`);
       }
       if (!answer.success) throw new ToolFailure(answer.error === "" ? `${definition.name} failed` : answer.error);
       return outputOf(definition.name, answer.output_json);
