@@ -4,6 +4,7 @@ import { BeamlineError, type Code, type ErrorExtras } from "../contracts/errors.
 
 /** Error numbers of the server that the code acts on (nats-server `errors.json`). */
 export const apiCode = {
+  noPeers: 10005,
   consumerNotFound: 10014,
   messageNotFound: 10037,
   streamConfigInvalid: 10052,
@@ -19,6 +20,7 @@ export const apiCode = {
 } as const;
 
 const meanings: Readonly<Record<number, Code>> = {
+  [apiCode.noPeers]: "unavailable", // no servers to place copies on now
   [apiCode.consumerNotFound]: "not_found",
   [apiCode.messageNotFound]: "not_found",
   [apiCode.streamNotFound]: "not_found",

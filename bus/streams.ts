@@ -4,7 +4,9 @@
  * T1 Several processes may start at once, also of different versions: every step may be repeated and an older process takes nothing away.
  * T2 An update never loses data: subjects are only added (those that moved to another stream go, their messages stay), features only switched on, and a limit is not narrowed below what is stored (`kept` says so).
  * T3 What cannot be changed (storage, retention) is a `failed_precondition` that names the field, what is there and what was asked for.
+ * T4 A cluster comes up one server after the other: what it cannot place yet is asked for again, for half a minute.
  */
+import { setTimeout as pause } from "node:timers/promises";
 import { nanos } from "@nats-io/transport-node";
 import { type StreamConfig, type StreamInfo } from "@nats-io/jetstream";
 import { BeamlineError } from "../contracts/errors.ts";
@@ -26,14 +28,14 @@ export interface Ensured {
 
 type Config = Partial<StreamConfig> & { readonly name: string };
 
-/** Makes or updates streams. Throws `failed_precondition` naming the field (T3), `unavailable` when JetStream does not answer. */
+/** Makes or updates streams. Throws `failed_precondition` naming the field (T3), `unavailable` when JetStream does not answer (T4). */
 export async function ensureStreams(
   bus: Bus,
   specs: Iterable<StreamSpec>,
   options?: EnsureOptions,
 ): Promise<Ensured[]> {
   const all = [...specs];
-  for (const spec of all) await letGo(bus, spec);
+  for (const spec of all) await settled(bus, () => letGo(bus, spec));
   return ensureAll(bus, all, options, streamConfig);
 }
 
@@ -115,8 +117,25 @@ async function ensureAll<S>(
 ): Promise<Ensured[]> {
   const configs = Array.from(specs, (spec) => configOf(spec, options));
   const done: Ensured[] = [];
-  for (const config of configs) done.push(await ensure(bus, config));
+  for (const config of configs) done.push(await settled(bus, () => ensure(bus, config)));
   return done;
+}
+
+const SETTLE_MS = 30_000;
+const ASK_AGAIN_MS = 250;
+
+/** T4. */
+async function settled<T>(bus: Bus, attempt: () => Promise<T>): Promise<T> {
+  const deadline = performance.now() + SETTLE_MS;
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (thrown) {
+      const passing = thrown instanceof BeamlineError && thrown.code === "unavailable";
+      if (!passing || bus.nc.isClosed() || performance.now() > deadline) throw thrown;
+      await pause(ASK_AGAIN_MS);
+    }
+  }
 }
 
 async function ensure(bus: Bus, config: Config): Promise<Ensured> {

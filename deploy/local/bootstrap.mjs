@@ -8,25 +8,27 @@
  * Exit code 1, with what to do on the error output, when it cannot be brought about.
  */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const OLDEST_NODE = 18;
-const LOCK_WAIT_MS = 15 * 60_000;
+const TURN_WAIT_MS = 15 * 60_000;
 
 const root = resolve(process.argv[2] ?? fileURLToPath(new URL("../..", import.meta.url)));
 const pinnedNode = join(root, "node_modules", ".bin", process.platform === "win32" ? "node.cmd" : "node");
-const lockDirectory = join(root, ".beamline", "install.lock");
+const installing = join(root, ".beamline", "installing");
+const ownTurn = `${process.pid}.${randomBytes(8).toString("hex")}`;
 
 if (Number(process.versions.node.split(".")[0]) < OLDEST_NODE) {
   giveUp(`Node ${process.versions.node} is too old to run npm for this project: install Node ${OLDEST_NODE} or newer.`);
 }
 
 if (reasonToInstall() !== undefined) {
-  takeLock();
-  process.on("exit", () => rmSync(lockDirectory, { recursive: true, force: true }));
-  const reason = reasonToInstall(); // Whoever held the lock may have done it.
+  process.on("exit", withdraw);
+  takeTurn();
+  const reason = reasonToInstall(); // Whoever had the turn before may have done it.
   if (reason !== undefined) install(reason);
 }
 
@@ -100,63 +102,64 @@ function npm(...command) {
 }
 
 /**
- * One installation at a time: npm ci deletes node_modules first. A lock whose process is gone is taken away; moving it aside
- * first lets only one of several waiting processes do that.
+ * One installation at a time: npm ci deletes node_modules first. Whoever wants to install makes a file named after itself, and may begin
+ * when it then sees no other living process's file; else it takes its own away and tries again a little later. Each makes its file
+ * before it looks, so two can never both begin; a file whose process is gone counts for nothing, and its name is never used again.
  */
-function takeLock() {
-  mkdirSync(join(lockDirectory, ".."), { recursive: true });
-  const deadline = Date.now() + LOCK_WAIT_MS;
+function takeTurn() {
+  const deadline = Date.now() + TURN_WAIT_MS;
   for (let told = false; ;) {
-    try {
-      mkdirSync(lockDirectory);
-      writeFileSync(join(lockDirectory, "pid"), String(process.pid));
-      return;
-    } catch (error) {
-      if (error.code !== "EEXIST") giveUp(`${lockDirectory} cannot be made: ${error.message}`);
+    let other = othersInstalling()[0];
+    if (other === undefined) {
+      announce();
+      other = othersInstalling()[0];
+      if (other === undefined) return;
+      withdraw();
     }
-    const holder = lockHolder();
-    if (holder === undefined) {
-      removeStaleLock();
-      continue;
-    }
-    if (!told) console.log(`waiting for npm ci of process ${holder}`);
+    if (!told) console.log(`waiting for npm ci of process ${other}`);
     told = true;
-    if (Date.now() > deadline)
-      giveUp(`process ${holder} holds ${lockDirectory} for too long: end it, or remove that directory.`);
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+    if (Date.now() > deadline) giveUp(`process ${other} installs for too long: end it, or empty ${installing}.`);
+    pause(50 + Math.random() * 100);
   }
 }
 
-/** The process that holds the lock; "(starting)" in the moment before it has written its id; undefined when it is gone. */
-function lockHolder(directory = lockDirectory) {
-  const pid = Number(readText(join(directory, "pid")));
-  if (!Number.isInteger(pid) || pid <= 0) {
-    const made = statSync(directory, { throwIfNoEntry: false })?.mtimeMs;
-    return made === undefined || Date.now() - made > 5_000 ? undefined : "(starting)";
+function announce() {
+  try {
+    mkdirSync(installing, { recursive: true });
+    writeFileSync(join(installing, ownTurn), "");
+  } catch (error) {
+    giveUp(`${installing} cannot be written: ${error.message}`);
   }
-  if (pid === process.pid) return undefined; // An earlier process had our number: we hold nothing yet.
+}
+
+function withdraw() {
+  rmSync(join(installing, ownTurn), { force: true });
+}
+
+/** The other living processes that have announced an installation. What the dead have left is taken away. */
+function othersInstalling() {
+  const living = [];
+  for (const turn of existsSync(installing) ? readdirSync(installing) : []) {
+    if (turn === ownTurn) continue;
+    const pid = Number(turn.split(".")[0]);
+    // One with our number is of an earlier process.
+    if (Number.isInteger(pid) && pid > 0 && pid !== process.pid && isAlive(pid)) living.push(pid);
+    else rmSync(join(installing, turn), { recursive: true, force: true });
+  }
+  return living;
+}
+
+function isAlive(pid) {
   try {
     process.kill(pid, 0);
-    return pid;
+    return true;
   } catch (error) {
-    return error.code === "EPERM" ? pid : undefined;
+    return error.code === "EPERM";
   }
 }
 
-function removeStaleLock() {
-  const aside = `${lockDirectory}.${process.pid}`;
-  try {
-    renameSync(lockDirectory, aside);
-  } catch {
-    return; // Another one was quicker.
-  }
-  // Was it taken anew between the look and the move? Then it goes back to its holder.
-  try {
-    if (lockHolder(aside) !== undefined) renameSync(aside, lockDirectory);
-  } catch {
-    // A third one has taken it meanwhile: its installation waits for nobody, and npm sorts the two out or fails loudly.
-  }
-  rmSync(aside, { recursive: true, force: true });
+function pause(ms) {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
 function readJson(path) {
