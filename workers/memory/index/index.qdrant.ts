@@ -3,8 +3,8 @@
  *
  * Q1 Tenant and collection are indexed payload; the tenant is the tenant index, so that each has its own part of the graph. Every request
  *    filters by tenant.
- * Q2 The collection is named after the embedding model: another model gets another collection, filled from the log, and the old one stays
- *    until somebody removes it. A collection of the right name with other vectors is refused, never written to.
+ * Q2 The collection is named after the embedding model, told apart by a digest of its exact name: another model gets another collection, filled
+ *    from the log, and the old one stays until somebody removes it. A collection of the right name with other vectors is refused, never written to.
  * Q3 A collection that has gone missing is made again when the index is opened again (`details.gone` on the error says that this is needed).
  * Q4 The watermark is there from when the collection was filled until it is emptied. A search asks for it along the way: one worker sees by
  *    it that another one is filling the collection anew, and answers from nothing half.
@@ -32,9 +32,11 @@ const WORDS = "words";
 const WATERMARK = "00000000-0000-4000-8000-000000000001";
 const UPSERT = 64;
 
-/** Name of the collection for a model. */
+/** Name of the collection for a model: its name as far as Qdrant takes it, for people, and a digest of the exact one, so that `a-b` and `a_b` are two. */
 export function collectionName(prefix: string, model: string): string {
-  return `${prefix}_${model.replaceAll(/[^a-zA-Z0-9]+/g, "-").toLowerCase()}`;
+  const readable = model.replaceAll(/[^a-zA-Z0-9]+/g, "-").toLowerCase();
+  const digest = createHash("sha256").update(model).digest("hex");
+  return `${prefix}_${readable.slice(0, 64)}_${digest.slice(0, 12)}`;
 }
 
 /** Connects, makes or checks the collection. Throws `unavailable`, and `failed_precondition` for a collection of other vectors (Q2). */
