@@ -10,13 +10,13 @@ import { bareForms, changed, everyForm, forms } from "../../workers/routing/test
 import { grpcClient, type GrpcClient } from "../kit/grpc.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
-import { startWorld, type World } from "../kit/world.ts";
+import { ADMIN_KEY, startWorld, type World } from "../kit/world.ts";
 import { ask, exchange, putPolicy, type Json } from "./kit.ts";
 
 let world: World;
 let router: GrpcClient<typeof RouterDefinition>;
 beforeAll(async () => {
-  world = await startWorld({ workers: ["routing"], syncInterval: "10s" });
+  world = await startWorld({ workers: ["routing", "usage"], syncInterval: "10s" });
   router = grpcClient(RouterDefinition, world.grpc);
 }, 60_000);
 afterAll(async () => {
@@ -133,4 +133,63 @@ test("over gRPC a router that is not there is UNAVAILABLE at once", async () => 
   } finally {
     await empty[Symbol.asyncDispose]();
   }
+});
+
+describe("a field of a wrong type is refused by its name, and never taken as one that is not there", () => {
+  const document = { policy_id: "p", version: "1.0", providers: [{ name: "a", weight: 1 }] };
+  const extension = { id: "e", type: "pre" };
+  test.each<[string, Json, string]>([
+    ["get_decision", { message_id: "m", tenant_id: 7 }, "tenant_id"],
+    ["admin.upsert_policy", { tenant_id: 7, policy: document }, "tenant_id"],
+    ["admin.upsert_policy", { tenant_id: 7, policy: { policy_id: "p", providers: [] } }, "tenant_id"],
+    ["admin.upsert_policy", { tenant_id: "t", policy: { ...document, policy_id: 7 } }, "policy.policy_id"],
+    ["admin.upsert_policy", { tenant_id: "t", policy: { ...document, version: 1 } }, "policy.version"],
+    ["admin.get_policy", { tenant_id: 7, policy_id: "p" }, "tenant_id"],
+    ["admin.get_policy", { tenant_id: "t", policy_id: 7 }, "policy_id"],
+    ["admin.list_policies", { tenant_id: {} }, "tenant_id"],
+    ["admin.delete_policy", { tenant_id: true, policy_id: "p" }, "tenant_id"],
+    ["admin.get_pipeline_complexity", { tenant_id: 7, policy_id: "p" }, "tenant_id"],
+    ["admin.dry_run_pipeline", { tenant_id: 7, policy_id: "p", payload: "x" }, "tenant_id"],
+    ["admin.upsert_extension", { tenant_id: 7, extension }, "tenant_id"],
+    ["admin.upsert_extension", { tenant_id: "t", extension: { ...extension, subject: 7 } }, "extension.subject"],
+    ["admin.delete_extension", { tenant_id: 7, extension_id: "e" }, "tenant_id"],
+    ["admin.list_extensions", { tenant_id: [] }, "tenant_id"],
+    ["registry.create", { tenant_id: 7, type: "t", version: "1", block: {} }, "tenant_id"],
+    ["registry.list", { tenant_id: 7 }, "tenant_id"],
+    ["registry.list", { tenant_id: "t", type: 7 }, "type"],
+    ["usage", { tenant_id: 7 }, "tenant_id"],
+    ["usage", { tenant_id: "t", start_date: 7 }, "start_date"],
+    ["usage", { tenant_id: "t", end_date: "2026-02-31" }, "end_date"],
+    ["usage", { tenant_id: "t", provider_id: 7 }, "provider_id"],
+    ["cancel", { tenant_id: 7, assignment_id: "a" }, "tenant_id"],
+    ["cancel", { tenant_id: "t", assignment_id: 7 }, "assignment_id"],
+  ])("%s %j", async (name, body, field) => {
+    const subject = `beamline.router.v1.${name}`;
+    // A tenant in the headers goes before the body's; it does not make a wrong one right.
+    for (const headers of [{}, { tenant_id: "t" }]) {
+      const { reply, error } = await exchange(world, body, { "x-api-key": ADMIN_KEY, ...headers }, subject);
+      expect(error).toBe(true);
+      const { code, message, details } = reply["error"] as Json;
+      expect(code).toBe(name.startsWith("admin.") ? "INVALID_ARGUMENT" : "invalid_request");
+      expect(message).toContain(`${field} must be`);
+      expect(details).toMatchObject({ field });
+    }
+    const found = await exchange(
+      world,
+      { tenant_id: "t" },
+      { "x-api-key": ADMIN_KEY },
+      "beamline.router.v1.admin.list_policies",
+    );
+    expect(found.reply).toEqual({ policies: [], documents: [] });
+  });
+});
+
+test("a status request that cannot be read fails as the contract's status requests do", async () => {
+  const subject = "beamline.router.v1.status.backpressure";
+  for (const [body, error] of [
+    ["{oops", "Failed to parse JSON"],
+    ["[1]", "the request must be a JSON object"],
+    ['{"subject":7}', "subject must be a string"],
+  ])
+    expect((await exchange(world, body, {}, subject)).reply).toEqual({ success: false, error });
 });

@@ -110,7 +110,9 @@ function dateOf(body: JsonObject, name: string): number | undefined {
   const given = text(body, name);
   if (given === "") return undefined;
   const at = /^\d{4}-\d{2}-\d{2}/.test(given) ? Date.parse(given.slice(0, 10)) : Number.NaN;
-  if (Number.isNaN(at)) throw invalidArgument(name, "must be a date like 2026-01-31");
+  // A day that its month has not is read as one of the next month.
+  if (Number.isNaN(at) || dayText(at) !== given.slice(0, 10))
+    throw invalidArgument(name, "must be a date like 2026-01-31");
   return at;
 }
 

@@ -14,7 +14,7 @@ import type { CallContext } from "../../../contracts/handlers.ts";
 import { routeOf } from "../../../contracts/routes.ts";
 import type { AdminCheck } from "./adminkey.ts";
 import { isObject } from "../policies/fields.ts";
-import { adminHandlers, tenantOf, type AdminPorts } from "./handlers.ts";
+import { adminHandlers, tenantIn, type AdminPorts } from "./handlers.ts";
 import { checkPolicyId, readPolicy } from "../policies/policy.ts";
 import type { PolicyStore } from "../policies/policystore.ts";
 import { inUpperCase } from "../intake/replies.ts";
@@ -99,13 +99,13 @@ async function documentReply(
   if (typeof policy_id !== "string") throw invalidArgument("policy.policy_id", "must be a string");
   checkPolicyId(policy_id, "policy.policy_id");
   const document = readPolicy(rest, "policy.");
-  await store.put(tenantOf({ tenant_id: tenantText(body) }, context), policy_id, () => document);
+  await store.put(tenantIn(body, context), policy_id, () => document);
   return { ok: true };
 }
 
 function withDocuments(key: string, reply: object, body: JsonObject, context: CallContext, store: PolicyStore): object {
   if (key !== "getPolicy" && key !== "listPolicies") return reply;
-  const tenant = tenantOf({ tenant_id: tenantText(body) }, context);
+  const tenant = tenantIn(body, context);
   const document = (policyId: string): object => ({
     policy_id: policyId,
     tenant_id: tenant,
@@ -113,10 +113,6 @@ function withDocuments(key: string, reply: object, body: JsonObject, context: Ca
   });
   if (key === "getPolicy") return { ...reply, document: document(String(body["policy_id"])) };
   return { ...reply, documents: store.list(tenant).map(({ id }) => document(id)) };
-}
-
-function tenantText({ tenant_id }: JsonObject): string {
-  return typeof tenant_id === "string" ? tenant_id : "";
 }
 
 /** int64 as a number: every one of these is a time or a count. */

@@ -16,8 +16,9 @@ import type { JsonObject } from "../../../contracts/codec.ts";
 import { BeamlineError, invalidArgument } from "../../../contracts/errors.ts";
 import type { CallContext } from "../../../contracts/handlers.ts";
 import { buckets } from "../../../contracts/streams.ts";
-import { isObject, object, text } from "../policies/fields.ts";
-import { tenantOf } from "./handlers.ts";
+import { isObject, object, optionalText, text } from "../policies/fields.ts";
+import { SHARED_TENANT } from "../policies/policystore.ts";
+import { tenantIn } from "./handlers.ts";
 
 /** Largest block, bytes of its JSON. */
 export const MAX_BLOCK_BYTES = 262_144;
@@ -58,7 +59,7 @@ export function blockEndpoints(bus: Bus): UnaryEndpoint[] {
     }),
     endpoint("get", async (body, tenant) => ({ block: (await stored(namesIn(body, tenant).key)).value })),
     endpoint("list", async (body, tenant) => {
-      const type = body["type"] === undefined ? "*" : tokenOf(nameIn(body, "type"));
+      const type = optionalText(body["type"], "type") === "" ? "*" : tokenOf(nameIn(body, "type"));
       const entries = await bucket.list(`${keyOf(tenant)}.${type}.*`);
       return { blocks: entries.map(({ value }) => value) };
     }),
@@ -76,8 +77,10 @@ function endpoint(word: string, answer: (body: JsonObject, tenant: string) => Pr
     async answer(request: string, context: CallContext) {
       const body: unknown = request === "" ? {} : parseJson(request);
       if (!isObject(body)) throw invalidArgument("body", "must be a JSON object");
-      const tenant_id = typeof body["tenant_id"] === "string" ? body["tenant_id"] : "";
-      return JSON.stringify(await answer(body, tenantOf({ tenant_id: tenant_id === "*" ? "" : tenant_id }, context)));
+      const tenant = tenantIn(body, context);
+      // Blocks are nobody's but a tenant's own.
+      if (tenant === SHARED_TENANT) throw invalidArgument("tenant_id", "must be a tenant's own");
+      return JSON.stringify(await answer(body, tenant));
     },
   };
 }

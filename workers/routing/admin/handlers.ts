@@ -1,4 +1,5 @@
 /** RouterAdmin, one function per RPC (BeamLine, admin messages). The key is checked before any of them runs (admin.ts). */
+import type { JsonObject } from "../../../contracts/codec.ts";
 import { BeamlineError, invalidArgument } from "../../../contracts/errors.ts";
 import type {
   ExtensionHealth,
@@ -13,6 +14,7 @@ import { fromAdmin, toAdmin } from "../policies/adminpolicy.ts";
 import { complexityOf } from "../extensions/complexity.ts";
 import type { Policy } from "../policies/compile.ts";
 import { decide, type DecidePorts } from "../choice/decide.ts";
+import { optionalText } from "../policies/fields.ts";
 import { checkPolicyId } from "../policies/policy.ts";
 import { notFound, SHARED_TENANT, type PolicyStore } from "../policies/policystore.ts";
 
@@ -104,16 +106,18 @@ export function adminHandlers({ store, extensions, ...ports }: AdminPorts): Hand
 const tenantPattern = /^[\w.:-]{1,256}$/;
 
 /** The tenant of an admin call: metadata before body. Whoever holds the key and names no tenant in metadata may name the shared one. */
-export function tenantOf(
-  { tenant_id }: { readonly tenant_id: string },
-  { headers }: Pick<CallContext, "headers">,
-): string {
+function tenantOf({ tenant_id }: { readonly tenant_id: string }, { headers }: Pick<CallContext, "headers">): string {
   const tenant = headers[header.tenantId] || tenant_id;
   if (tenant === "") throw new BeamlineError("invalid_argument", "missing tenant_id", { field: "tenant_id" });
   if (tenant === SHARED_TENANT && headers[header.tenantId] === undefined) return tenant;
   if (!tenantPattern.test(tenant))
     throw invalidArgument("tenant_id", "must be 1 to 256 letters, digits, dots, colons, dashes or underscores");
   return tenant;
+}
+
+/** The same for a request that is JSON still. */
+export function tenantIn(body: JsonObject, context: Pick<CallContext, "headers">): string {
+  return tenantOf({ tenant_id: optionalText(body["tenant_id"], "tenant_id") }, context);
 }
 
 function policyIn({ policy }: UpsertPolicyRequest): NonNullable<UpsertPolicyRequest["policy"]> {

@@ -1,5 +1,6 @@
 /** Backpressure status (BeamLine, backpressure): how loaded an intake subject is, and what a refused client should do. */
 import { BeamlineError } from "../../../contracts/errors.ts";
+import { isObject } from "../policies/fields.ts";
 import type { Load, LoadFigures } from "../ports.ts";
 
 /** Beyond these a figure counts as overload. */
@@ -32,10 +33,17 @@ export function overloaded(): BeamlineError {
   });
 }
 
-export async function backpressureStatus(asked: unknown, load: Load, timestamp: number): Promise<object> {
-  if (asked !== undefined && asked !== null && typeof asked !== "string")
-    return { success: false, error: "subject must be a string" };
-  const subject = asked === undefined || asked === null || asked === "" ? "beamline.router.v1.decide" : asked;
+/** How a question that cannot be answered is answered. */
+export function noStatus(error: string): object {
+  return { success: false, error };
+}
+
+/** The answer to a parsed request. */
+export async function backpressureStatus(request: unknown, load: Load, timestamp: number): Promise<object> {
+  if (!isObject(request)) return noStatus("the request must be a JSON object");
+  const asked = request["subject"] ?? "";
+  if (typeof asked !== "string") return noStatus("subject must be a string");
+  const subject = asked === "" ? "beamline.router.v1.decide" : asked;
   const figures = await load.measure(subject);
   const metrics = {
     pending_messages: figures?.pendingMessages ?? 0,

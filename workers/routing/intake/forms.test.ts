@@ -189,6 +189,11 @@ describe.each(everyForm)("form %s", (form) => {
     expect(reply["error"]).toMatchObject({ code: "policy_not_found", details: { policy_id: "nope" } });
   });
 
+  test("a number in the context is its text, also where it names the policy", async () => {
+    const reply = await router().ask(changed(forms[form], { policy_id: undefined, context: { policy_id: 7 } }));
+    expect(reply["error"]).toMatchObject({ code: "policy_not_found", details: { policy_id: "7" } });
+  });
+
   test("unknown fields are ignored, prototype names included", async () => {
     const text = JSON.stringify({ ...forms[form], surprise: { deep: [1] } }).replace(
       "{",
@@ -300,6 +305,11 @@ describe("what only some forms demand", () => {
       "Schema validation failed: constraints.max_cost must be a number",
       { field: "constraints.max_cost" },
     ],
+    ["extended", { flow_id: 7 }, "Schema validation failed: flow_id must be a string", { field: "flow_id" }],
+    ["extended", { step_id: {} }, "Schema validation failed: step_id must be a string", { field: "step_id" }],
+    ["extended", { span_id: true }, "Schema validation failed: span_id must be a string", { field: "span_id" }],
+    ["hybrid", { flow_id: 7 }, "Schema validation failed: flow_id must be a string", { field: "flow_id" }],
+    ["hybrid", { metadata: "x" }, "Schema validation failed: metadata must be an object", { field: "metadata" }],
     ["extended", { metadata: [] }, "Schema validation failed: metadata must be an object", { field: "metadata" }],
   ])("%s %j", async (form, changes, message, details) => {
     const reply = await router().ask(changed(forms[form], changes));

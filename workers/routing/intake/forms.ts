@@ -103,7 +103,11 @@ function readMessage(
   text(message["span_id"], `${path}span_id`);
   const context = object(body["context"], "context");
   const pushAssignment = hybrid && flag(body["push_assignment"], "push_assignment");
-  if (hybrid) checkOptions(body["options"], pushAssignment);
+  if (hybrid) {
+    checkIds(body);
+    object(body["metadata"], "metadata");
+    checkOptions(body["options"], pushAssignment);
+  }
   // It is the assignment's request id.
   if (pushAssignment && requestId === "") text(messageId, "message.message_id", MAX_ID);
   return {
@@ -140,6 +144,7 @@ function readExtended(source: string, body: JsonObject, headers: Headers): Routi
   const messageType = text(task["type"], "task.type");
   if (messageType === "") throw missing("task.type");
   checkTaskPayload(task);
+  checkIds(body);
   if (body["policy_id"] === "") throw malformed("policy_id", "must not be empty");
   const metadata = object(body["metadata"], "metadata");
   const constraints = object(body["constraints"], "constraints");
@@ -251,8 +256,8 @@ function ttlOf(headers: Headers): number | undefined {
 }
 
 function policyOf(context: Readonly<JsonObject>): string {
-  const named = context["policy_id"];
-  return typeof named === "string" && named !== "" ? named : "default";
+  const named = context["policy_id"] ?? "";
+  return (typeof named === "string" ? named : JSON.stringify(named)) || "default";
 }
 
 function checkPayload(payload: unknown, path: string): void {
@@ -276,6 +281,11 @@ function checkTaskPayload(task: JsonObject): void {
     `Payload is too small or empty: ${size} bytes, minimum: ${MIN_PAYLOAD_BYTES} bytes`,
     "task.payload",
   );
+}
+
+/** The ids on the top level that an assignment is given. */
+function checkIds(body: JsonObject): void {
+  for (const name of ["flow_id", "step_id", "span_id"]) text(body[name], name);
 }
 
 /** Options that reach an execution worker are refused here as it would refuse them; others are let be. */

@@ -134,6 +134,16 @@ describe("get_decision", () => {
     expect(await one.ask({ message_id: "m1" }, {}, one.answers.getDecision)).toMatchObject({ ok: false });
   });
 
+  test("an empty tenant is none, in the body as in a header", async () => {
+    const one = shared();
+    await one.ask(of("acme"));
+    const asked = { message_id: "m1", tenant_id: "" };
+    expect(await one.ask(asked, {}, one.answers.getDecision)).toMatchObject({ provider_id: "openai" });
+    expect(await one.ask({ ...asked, tenant_id: "acme" }, { tenant_id: "" }, one.answers.getDecision)).toMatchObject({
+      provider_id: "openai",
+    });
+  });
+
   test("a caller of the edge without a tenant sees the tenant default only", async () => {
     const one = shared();
     await one.ask(of("acme"));
@@ -150,6 +160,8 @@ describe("get_decision", () => {
     [{}, "Missing required field: message_id"],
     [{ message_id: "" }, "Missing required field: message_id"],
     [{ message_id: 7 }, "Schema validation failed: message_id must be a string"],
+    [{ message_id: "m1", tenant_id: 7 }, "Schema validation failed: tenant_id must be a string"],
+    [{ message_id: "m1", tenant_id: {} }, "Schema validation failed: tenant_id must be a string"],
   ])("%j", async (request, message) => {
     const one = shared();
     expect(await one.ask(request, {}, one.answers.getDecision)).toMatchObject({

@@ -12,7 +12,7 @@ import type { CallContext } from "../../../contracts/handlers.ts";
 import { header, type Headers } from "../../../contracts/headers.ts";
 import type { JsonObject } from "../../../contracts/codec.ts";
 import { sampledParent, withSpan, type Span } from "../../../runtime/trace.ts";
-import { backpressureStatus, overloaded } from "./backpressure.ts";
+import { backpressureStatus, noStatus, overloaded } from "./backpressure.ts";
 import type { Policy } from "../policies/compile.ts";
 import { decide } from "../choice/decide.ts";
 import { speak, type Spoken } from "../choice/decision.ts";
@@ -96,8 +96,13 @@ export function routerAnswers(ports: IntakePorts): RouterAnswers {
     },
 
     getBackpressureStatus: async (text) => {
-      const body = text === "" ? {} : bodyOf(parse(text));
-      return JSON.stringify(await backpressureStatus(body["subject"], ports.load, ports.now()));
+      let body: unknown;
+      try {
+        body = text === "" ? {} : parse(text);
+      } catch (thrown) {
+        return JSON.stringify(noStatus(BeamlineError.from(thrown).message));
+      }
+      return JSON.stringify(await backpressureStatus(body, ports.load, ports.now()));
     },
   };
 }
@@ -273,9 +278,10 @@ async function findDecision(body: JsonObject, context: CallContext, decisions: D
   const messageId = body["message_id"];
   if (messageId === undefined || messageId === null || messageId === "") throw missing("message_id");
   if (typeof messageId !== "string") throw malformed("message_id", "must be a string");
-  const named = context.headers[header.tenantId] ?? body["tenant_id"];
-  const anyone = named === undefined && context.principal === "";
-  const tenant = typeof named === "string" && named !== "" ? named : anyone ? undefined : context.tenant;
+  const given = body["tenant_id"] ?? "";
+  if (typeof given !== "string") throw malformed("tenant_id", "must be a string");
+  const named = context.headers[header.tenantId] || given;
+  const tenant = named || (context.principal === "" ? undefined : context.tenant);
   const decision = await decisions.recall(tenant, messageId);
   if (decision === undefined)
     throw new BeamlineError("policy_not_found", "no decision is known for this message", {

@@ -29,6 +29,13 @@ export function text(value: unknown, path: string, max = 4096): string {
   return value;
 }
 
+/** Text that may be left out; then it is empty. */
+export function optionalText(value: unknown, path: string): string {
+  if (value === undefined || value === null) return "";
+  if (typeof value !== "string") throw invalidArgument(path, "must be a string");
+  return value;
+}
+
 export function boolean(value: unknown, path: string): boolean {
   if (typeof value !== "boolean") throw invalidArgument(path, "must be true or false");
   return value;
