@@ -121,8 +121,7 @@ class PendingCall extends Waiter {
   }
 
   deny(): void {
-    const text = `the bus user of this process may not send to ${this.subject}`;
-    this.fail(new BeamlineError("permission_denied", text));
+    this.fail(forbidden(this.subject));
   }
 
   giveUp(): void {
@@ -143,6 +142,13 @@ export function nobody(subject: string, worker: string | undefined): BeamlineErr
   const who = worker === undefined ? "nobody" : `no ${worker} worker`;
   return new BeamlineError("unavailable", `${who} is serving ${subject}`, {
     details: { subject, ...(worker !== undefined && { worker }) },
+  });
+}
+
+/** K2. */
+export function forbidden(subject: string): BeamlineError {
+  return new BeamlineError("permission_denied", `the bus user of this process may not send to ${subject}`, {
+    details: { subject },
   });
 }
 

@@ -119,7 +119,7 @@ export class Bus {
     if (this.nc.isClosed()) throw new BeamlineError("unavailable", "the bus connection is closed");
     if (!sendable.test(subject) || (reply !== undefined && !sendable.test(reply)))
       throw invalidArgument("subject", "must not be empty or contain white space");
-    if (data.length * 3 > this.maxPayload - 4096) this.#checkSize(subject, data, headers);
+    if (data.length * 3 > this.maxPayload - 4096) this.#checkSize(`a message for ${subject}`, data, headers);
     this.#outbox.push({ subject, data, headers, reply });
     if (!this.#scheduled) {
       this.#scheduled = true;
@@ -127,13 +127,17 @@ export class Bus {
     }
   }
 
-  #checkSize(subject: string, data: string | Uint8Array, headers: Headers | undefined): void {
+  /** Sends what a call is answered with, as `send`: one that is too large is told by what was called, which its caller knows, and not by the inbox. */
+  answer(called: string, inbox: string, data: string, headers?: Headers): void {
+    if (data.length * 3 > this.maxPayload - 4096) this.#checkSize(`the reply of ${called}`, data, headers);
+    this.send(inbox, data, headers);
+  }
+
+  #checkSize(what: string, data: string | Uint8Array, headers: Headers | undefined): void {
     const size = Buffer.byteLength(data) + (headers === undefined ? 0 : encodeHeaders(headers).length);
     if (size <= this.maxPayload) return;
-    throw new BeamlineError(
-      "message_too_large",
-      `a message of ${size} bytes for ${subject} is beyond the bus limit of ${this.maxPayload} bytes`,
-    );
+    const limit = `the ${this.maxPayload} the bus takes in one message`;
+    throw new BeamlineError("message_too_large", `${what} has ${size} bytes, more than ${limit}`);
   }
 
   readonly #flush = (): void => {

@@ -9,7 +9,7 @@
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
 import { BeamlineError, type Code } from "../contracts/errors.ts";
-import { errorBody, errorHeaders } from "../contracts/errorbody.ts";
+import { errorBody, errorHeaders, inBrief } from "../contracts/errorbody.ts";
 import { header } from "../contracts/headers.ts";
 import type { Bus } from "./connect.ts";
 import { CANCEL_SUBJECT } from "./call.ts";
@@ -175,7 +175,7 @@ export class Server {
   }
 
   #stream(endpoint: Endpoint, chunks: AsyncIterable<string>, call: IncomingCall, message: Msg): Promise<void> {
-    return sendStream(this.#bus, this.#control, chunks, call, repliesOf(endpoint, message)[0] ?? "");
+    return sendStream(this.#bus, this.#control, endpoint.subject, chunks, call, repliesOf(endpoint, message)[0] ?? "");
   }
 
   /** Starts who waits. A call that ends at once comes back here: whoever is here already goes on, so that thousands of them nest no deeper than one. */
@@ -196,18 +196,19 @@ export class Server {
 
   #reply(endpoint: Endpoint, message: Msg, text: string): void {
     const { reply } = message;
-    if (reply !== undefined && isReplyAddress(reply)) this.#bus.send(reply, text);
-    else for (const subject of repliesOf(endpoint, message)) this.#bus.send(subject, text);
+    if (reply !== undefined && isReplyAddress(reply)) this.#bus.answer(endpoint.subject, reply, text);
+    else for (const subject of repliesOf(endpoint, message)) this.#bus.answer(endpoint.subject, subject, text);
   }
 
   #reject(endpoint: Endpoint, message: Msg, error: BeamlineError): void {
-    const headers = { ...errorHeaders(error), ...(endpoint.kind === "stream" && { [header.stream]: "error" }) };
+    const marked = endpoint.kind === "stream" && { [header.stream]: "error" };
     const text = JSON.stringify(error.body ?? errorBody(error, endpoint.dialect));
     for (const subject of repliesOf(endpoint, message)) {
       try {
-        this.#bus.send(subject, text, headers);
-      } catch {
-        // The connection is closed: the caller's own deadline or disconnect tells it.
+        this.#bus.send(subject, text, { ...errorHeaders(error), ...marked });
+      } catch (thrown) {
+        // When the connection is closed, the caller's own deadline or disconnect tells it.
+        if (BeamlineError.from(thrown).code === "message_too_large") this.#reject(endpoint, message, inBrief(error));
       }
     }
   }

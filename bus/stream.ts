@@ -5,12 +5,13 @@
  * T2 The worker never has more unconfirmed messages under way than the window; the caller confirms with `credit`.
  *    A caller without a window (a plain NATS client) gets everything as it comes.
  * T3 The end is one message marked `end`, a failure one marked `error`; after either nothing follows.
+ *    Nothing is sent to a subject the caller may not send to: `permission_denied`, at once.
  * T4 The caller cancels with `cancel`, or by unsubscribing and letting the deadline pass; the worker's handler sees its signal abort.
  * T5 A worker that has nothing to say beats; a caller that hears nothing for three beats gives up with `unavailable`.
  */
 import { BeamlineError } from "../contracts/errors.ts";
 import { header, type Headers } from "../contracts/headers.ts";
-import { CANCEL_SUBJECT, errorOfReply, isError, nobody, type CallOptions, type Caller } from "./call.ts";
+import { CANCEL_SUBJECT, errorOfReply, forbidden, isError, nobody, type CallOptions, type Caller } from "./call.ts";
 import type { Bus } from "./connect.ts";
 import type { IncomingCall } from "./context.ts";
 import { fromNats, isNoResponders, textOf } from "./headers.ts";
@@ -26,6 +27,7 @@ const mark = (kind: string): Headers => ({ [header.stream]: kind });
 export async function sendStream(
   bus: Bus,
   control: Inbox,
+  called: string,
   chunks: AsyncIterable<string>,
   call: IncomingCall,
   reply: string,
@@ -59,7 +61,7 @@ export async function sendStream(
       while (room <= 0 && !signal.aborted) await new Promise<void>((resolve) => (wake = resolve));
       signal.throwIfAborted();
       room--;
-      bus.send(reply, next.value, mark("data"));
+      bus.answer(called, reply, next.value, mark("data"));
     }
     bus.send(reply, "", mark("end"));
   } finally {
@@ -93,6 +95,7 @@ export async function* openStream(
   let ended = false;
   /** The worker itself said that nothing follows, so there is nothing to cancel. */
   let over = false;
+  let heard = false;
   let wake: (() => void) | undefined;
   let consumed = 0;
 
@@ -119,6 +122,7 @@ export async function* openStream(
   const abort = (): void => stop(new BeamlineError("cancelled", "the call was cancelled"));
   const reply = inbox.open((message, error) => {
     if (message === undefined) return stop(error);
+    heard = true;
     silence.refresh();
     if (isNoResponders(message)) return finish(nobody(subject, options.worker));
     const headers = fromNats(message);
@@ -135,6 +139,10 @@ export async function* openStream(
         arrived.push(textOf(message));
         wake?.();
     }
+  });
+  const undeny = bus.onDenied((denied) => {
+    // Of another call to the same subject it is true as well, unless this one was let through before.
+    if (denied === subject && !heard) finish(forbidden(subject));
   });
   options.signal?.addEventListener("abort", abort, { once: true });
   try {
@@ -155,6 +163,7 @@ export async function* openStream(
     }
   } finally {
     inbox.close(reply);
+    undeny();
     clearTimeout(silence);
     clearTimeout(deadline);
     options.signal?.removeEventListener("abort", abort);

@@ -71,6 +71,23 @@ export function errorBody(error: BeamlineError, dialect: Dialect, context?: Repl
   return { ok: false, error: body, ...(context !== undefined && { context }) };
 }
 
+/** The same error in words that fit anywhere: text of others may be in them. Message and field are cut, details left out. */
+export function inBrief(error: BeamlineError): BeamlineError {
+  const { code, message, field, intakeErrorCode, retryAfterSeconds } = error;
+  return new BeamlineError(code, cut(message), {
+    ...(field !== undefined && { field: cut(field) }),
+    ...(intakeErrorCode !== undefined && { intakeErrorCode }),
+    ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
+  });
+}
+
+/** Characters of a text in brief. */
+const BRIEF = 256;
+
+function cut(text: string): string {
+  return text.length <= BRIEF ? text : `${text.slice(0, BRIEF).toWellFormed()}…`;
+}
+
 /** Headers that mark a reply as an error (NATS service protocol, ADR-32): the text, one line, and the HTTP status. */
 export function errorHeaders(error: BeamlineError): Headers {
   return {
