@@ -76,9 +76,8 @@ export function idToken(id: string): string {
 export function tenantToken(tenant: string): string {
   const token = tokenOf(tenant);
   if (token.length > MAX_ID_TOKEN) {
-    throw new BeamlineError("invalid_argument", `tenant_id is longer than ${MAX_ID_TOKEN} characters`, {
-      field: "tenant_id",
-    });
+    const text = `tenant_id takes ${token.length} characters in a subject, ${MAX_ID_TOKEN} are the most`;
+    throw new BeamlineError("invalid_argument", text, { field: "tenant_id" });
   }
   return token;
 }
