@@ -105,6 +105,8 @@ export interface LogEntry {
   readonly events: readonly RunEvent[];
   /** Traceparent of the span the run is recorded under, in the first entry written below it. */
   readonly span?: string;
+  /** The call with an idempotency key that asked for this, by its execution: made again, it is told what came of it. */
+  readonly call?: string;
   /** A wish that takes effect later, when it becomes an event. */
   readonly control?: Control;
   /** Unmasked payloads by sequence, where the event's own is masked. For the engine; never shown. */

@@ -7,7 +7,7 @@ import type { IdempotencyRecord } from "../../workers/runs/idempotency.ts";
 import { Records } from "../../workers/runs/records.ts";
 import { verifies } from "../kit/verifies.ts";
 import { bearer, KEYS, startHost, type Got, type Host } from "./host.ts";
-import { apply, node, waiting } from "./provoke.ts";
+import { apply, node, waiting, workflow } from "./provoke.ts";
 import { grpcSurface, restSurface, type Surface } from "./surface.ts";
 
 const REPLAY = "openwop-idempotent-replay";
@@ -204,6 +204,23 @@ test("every mutation takes a key: the second call changes nothing and answers th
   const events = (await host.events(slow)).map(({ type }) => type);
   for (const type of ["run.paused", "run.resumed", "run.cancelled"])
     expect([type, events.filter((one) => one === type).length]).toEqual([type, 1]);
+});
+
+test("so do our own: a workflow that is applied, a webhook that is revived", async () => {
+  const hook = { url: "http://127.0.0.1:9/revived", events: ["run.completed"] };
+  const { webhookId } = (await post("/v1/webhooks", hook, randomUUID())).body;
+  const applied = workflow("applied-once", [node("n", "core.noop")]);
+  const calls: readonly (() => Promise<Got>)[] = [
+    () => host.rest("PUT", "/v1/workflows/applied-once", applied, { "idempotency-key": "apply" }),
+    () => post(`/v1/webhooks/${webhookId}/redrive`, undefined, "revive"),
+  ];
+  for (const call of calls) {
+    const [first, second] = [await call(), await call()];
+    expect([second.status, second.body, second.headers.get(REPLAY)]).toEqual([first.status, first.body, "true"]);
+  }
+  const other = workflow("applied-once", [node("m", "core.noop")]);
+  const mismatch = await host.rest("PUT", "/v1/workflows/applied-once", other, { "idempotency-key": "apply" });
+  expect(mismatch.body.error).toBe("idempotency_key_mismatch");
 });
 
 test("a holder that died after its deed: the fork or the webhook it made is the one that is told, and there is no other", async () => {

@@ -7,7 +7,8 @@
  * D4 What is kept: successes and refusals that trying again cannot change. Never kept: what is wrong with the request or its credential (400,
  *    401, 403), which leaves the key free for a better one, and failures that may pass.
  * D5 A holder that died leaves a lease that ends; then the record is taken over by compare-and-set.
- * D6 Every execution under a key is given the same id. Who names what it makes by that id makes it once, also after D5.
+ * D6 Every execution under a key is given the same id. Who names what it makes by that id, or writes it beside what it did, does it once,
+ *    also after D5, and answers as the first one would have.
  * D7 After the retention a key means nothing any more: the next call under it is a new one.
  */
 import { createHash } from "node:crypto";
@@ -36,6 +37,15 @@ export interface IdempotencyRecord {
     readonly details: Readonly<Record<string, unknown>>;
     readonly field?: string;
   };
+}
+
+/** One execution of a call (D6). */
+export interface Execution {
+  /** Of a call without a key it is nobody else's. */
+  readonly id: string;
+  readonly keyed: boolean;
+  /** Whether an execution under the same key began before, and nobody knows how far it came. */
+  readonly again: boolean;
 }
 
 export const MAX_KEY = 255;
@@ -70,10 +80,10 @@ export class Idempotency {
     asker: Asker,
     operation: string,
     body: unknown,
-    run: (executionId: string) => Promise<Answer>,
+    run: (execution: Execution) => Promise<Answer>,
   ): Promise<Answer> {
     const { idempotencyKey, tenant } = asker;
-    if (idempotencyKey === undefined) return run(this.#ids.v7());
+    if (idempotencyKey === undefined) return run({ id: this.#ids.v7(), keyed: false, again: false });
     if (idempotencyKey.length > MAX_KEY) throw invalid("Idempotency-Key", `is longer than ${MAX_KEY} characters`);
     checkNesting(body);
     const key = [tenant, operation, createHash("sha256").update(idempotencyKey).digest("base64url")];
@@ -95,10 +105,11 @@ export class Idempotency {
         (kept.value.state === "pending" && kept.value.leaseUntil <= this.#clock.now())
       ) {
         if (kept !== undefined && !forgotten && kept.value.requestDigest !== requestDigest) throw mismatch();
-        const executionId = kept === undefined || forgotten ? this.#ids.v7() : kept.value.executionId;
+        const again = kept !== undefined && !forgotten;
+        const executionId = again ? kept.value.executionId : this.#ids.v7();
         const revision = await this.#records.swap(key, this.#pending(requestDigest, executionId), kept?.revision ?? 0);
         if (revision === undefined) continue;
-        return this.#run(key, { requestDigest, executionId }, revision, run);
+        return this.#run(key, requestDigest, { id: executionId, keyed: true, again }, revision, run);
       }
       if (kept.value.requestDigest !== requestDigest) throw mismatch();
       if (kept.value.state !== "pending") return replay(kept.value);
@@ -113,13 +124,15 @@ export class Idempotency {
 
   async #run(
     key: readonly string[],
-    request: Pick<IdempotencyRecord, "requestDigest" | "executionId">,
+    requestDigest: string,
+    execution: Execution,
     revision: number,
-    run: (executionId: string) => Promise<Answer>,
+    run: (execution: Execution) => Promise<Answer>,
   ): Promise<Answer> {
-    const done = { ...request, leaseOwner: this.#worker, leaseUntil: 0, since: this.#clock.now() };
+    const { id: executionId } = execution;
+    const done = { requestDigest, executionId, leaseOwner: this.#worker, leaseUntil: 0, since: this.#clock.now() };
     try {
-      const answer = await run(request.executionId);
+      const answer = await run(execution);
       await this.#records.swap(key, { ...done, state: "completed", answer }, revision);
       return { ...answer, headers: { ...answer.headers, [REPLAY_HEADER]: "false" } };
     } catch (thrown) {

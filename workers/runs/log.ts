@@ -47,6 +47,12 @@ export interface Stored {
   readonly entry: LogEntry;
 }
 
+/** An append and the state after it. */
+export interface Appended {
+  readonly state: RunState;
+  readonly entry: LogEntry;
+}
+
 const CACHE_SIZE = 2_000;
 
 export class RunLog {
@@ -114,6 +120,17 @@ export class RunLog {
     return found;
   }
 
+  /** What a call has appended to a run, and the state it led to; undefined when it has appended nothing. */
+  async appended(tenant: string, runId: string, call: string): Promise<Appended | undefined> {
+    let state: RunState | undefined;
+    for (const { entry } of await this.read(tenant, runId, 1)) {
+      if (state === undefined && entry.run === undefined) return undefined;
+      state = foldEntry(state, entry);
+      if (entry.call === call) return { state, entry };
+    }
+    return undefined;
+  }
+
   /** All events of a run that is there as a whole. Throws `run_not_found` when its log has expired, or the beginning of it has. */
   async history(tenant: string, runId: string): Promise<RunEvent[]> {
     const events = await this.events(tenant, runId);
@@ -134,15 +151,16 @@ export class RunLog {
   }
 
   /**
-   * Appends to a run as it is held: a compare-and-set on its log. Throws `aborted` when something came in between. The held state moves
-   * on by what was stored.
+   * Appends to a run as it is held: a compare-and-set on its log. `beside` stands in the entry beside the events. Throws `aborted` when
+   * something came in between. The held state moves on by what was stored.
    */
-  async extend(held: Held, events: readonly NewEvent[], control?: LogEntry["control"]): Promise<LogEntry> {
+  async extend(
+    held: Held,
+    events: readonly NewEvent[],
+    beside: Pick<LogEntry, "control" | "call"> = {},
+  ): Promise<LogEntry> {
     const { state } = held;
-    const entry = {
-      ...this.#entry(state.record, state.sequence, state.lastAt, events),
-      ...(control !== undefined && { control }),
-    };
+    const entry = { ...this.#entry(state.record, state.sequence, state.lastAt, events), ...beside };
     const before = held.streamSeq;
     const seq = await this.append(state.record, before, entry, "wake");
     if (held.streamSeq === before) {

@@ -40,7 +40,7 @@ export class Tokens {
 
   /**
    * What a token says. Throws `validation_error` when it is malformed, `interrupt_not_found` when it is not ours, `interrupt_expired` when
-   * its time has passed.
+   * its time has passed by `now` (epoch milliseconds).
    */
   open(token: string, now: number): TokenPayload {
     const [text, signature, ...rest] = token.split(".");
@@ -58,9 +58,13 @@ export class Tokens {
     const known = this.#secrets.find(({ id }) => id === kid);
     if (known === undefined || !same(mac(known.secret, text), signature))
       throw new BeamlineError("interrupt_not_found", "there is no such interrupt");
-    if (payload.expiresAt <= now) throw new BeamlineError("interrupt_expired", "the token has expired");
+    if (payload.expiresAt <= now) throw tokenExpired();
     return payload;
   }
+}
+
+export function tokenExpired(): BeamlineError {
+  return new BeamlineError("interrupt_expired", "the token has expired");
 }
 
 function mac(secret: string, text: string): string {

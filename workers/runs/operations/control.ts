@@ -7,41 +7,54 @@ import type { RunState } from "../../../contracts/openwop/state.ts";
 import { bodyOf, invalid, oneOf, text } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
 import { ended } from "../engine/ended.ts";
-import type { Held } from "../log.ts";
+import type { Execution } from "../idempotency.ts";
+import type { Appended } from "../log.ts";
 import { isUnsettled } from "../engine/plan.ts";
 import type { RunsPorts } from "../ports.ts";
 
 export const MAX_RUN_IDS = 100;
 const MAX_TRIES = 50;
 
-interface Decision {
+export interface Decision {
   readonly events: readonly NewEvent[];
   readonly control?: LogEntry["control"];
 }
 
+/** An append nobody had to make has no entry. */
+type Changed = Pick<Appended, "state"> & Partial<Appended>;
+
 /**
- * Reads the run, decides, appends; again when something came in between. `decide` gives undefined when there is nothing to do. Gives back
- * the state after it. Throws what `decide` throws, `run_not_found`, `service_unavailable` when others keep writing.
+ * Reads the run, decides, appends; again when something came in between. `decide` gives undefined when there is nothing to do. What an
+ * earlier execution of the same call has appended is not appended again, and nothing is decided. Gives back the append and the state after
+ * it. Throws what `decide` throws, `run_not_found`, `service_unavailable` when others keep writing.
  */
 export async function change(
   ports: RunsPorts,
   tenant: string,
   runId: string,
   decide: (state: RunState) => Decision | undefined,
-): Promise<Held> {
+  call?: Execution,
+): Promise<Changed> {
   for (let tries = 0; ; tries++) {
     const held = await ports.log.get(tenant, runId);
+    if (call?.keyed === true && (call.again || tries > 0)) {
+      const earlier = await ports.log.appended(tenant, runId, call.id);
+      if (earlier !== undefined) return earlier;
+    }
     const decision = decide(held.state);
     if (decision === undefined) return held;
+    const { events, control } = decision;
+    const beside = { ...(control !== undefined && { control }), ...(call?.keyed === true && { call: call.id }) };
+    let entry: LogEntry;
     try {
-      await ports.log.extend(held, decision.events, decision.control);
+      entry = await ports.log.extend(held, events, beside);
     } catch (thrown) {
       if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") throw thrown;
       if (tries < MAX_TRIES) continue;
       throw new BeamlineError("service_unavailable", "others keep changing the run", { retryAfterSeconds: 1 });
     }
     ports.poke(tenant, runId);
-    return ports.log.get(tenant, runId);
+    return { state: (await ports.log.get(tenant, runId)).state, entry };
   }
 }
 
@@ -141,30 +154,30 @@ async function bulkOne(ports: RunsPorts, asker: Asker, runId: string, reason: st
 /** `POST /v1/runs/{id}:pause`. What waits for an answer is not paused: 409 with its status. */
 export async function pauseRun(ports: RunsPorts, asker: Asker, runId: string, given: unknown): Promise<Answer> {
   permit(asker, "runs:cancel");
-  return ports.idempotency.once(asker, "runs.pause", { runId, body: given ?? null }, async () => {
+  return ports.idempotency.once(asker, "runs.pause", { runId, body: given ?? null }, async (call) => {
     const body = bodyOf(given, { reason: text(2_048), drainPolicy: oneOf("immediate", "drain-current-node") });
     const drainPolicy = textOr(body["drainPolicy"], "drain-current-node");
     const requestedAt = new Date(ports.clock.now()).toISOString();
     const reason = typeof body["reason"] === "string" && body["reason"] !== "" ? { reason: body["reason"] } : {};
-    const { state } = await change(ports, asker.tenant, runId, (now) => {
+    const decide = (now: RunState): Decision => {
       const status = now.pausing === undefined ? statusOf(now) : "paused";
       if (status !== "running") throw notNow("paused", status, now);
       if (drainPolicy === "immediate") return { events: [{ type: "run.paused", payload: { drainPolicy, ...reason } }] };
       return { events: [], control: { kind: "pause", requestedAt, ...reason } };
-    });
+    };
+    const { entry } = await change(ports, asker.tenant, runId, decide, call);
     await ports.audit.record(asker, "run.paused", runId, { drainPolicy });
-    return { status: 202, body: { runId, status: "paused", pausedAt: state.pausedAt ?? requestedAt } };
+    const pausedAt = entry?.events.at(-1)?.timestamp ?? entry?.control?.requestedAt ?? requestedAt;
+    return { status: 202, body: { runId, status: "paused", pausedAt } };
   });
 }
 
 /** `POST /v1/runs/{id}:resume`. */
 export async function resumeRun(ports: RunsPorts, asker: Asker, runId: string, given: unknown): Promise<Answer> {
   permit(asker, "runs:cancel");
-  return ports.idempotency.once(asker, "runs.resume", { runId, body: given ?? null }, async () => {
+  return ports.idempotency.once(asker, "runs.resume", { runId, body: given ?? null }, async (call) => {
     bodyOf(given, { reason: text(2_048) });
-    let resumedAt = new Date(ports.clock.now()).toISOString();
-    await change(ports, asker.tenant, runId, (now) => {
-      resumedAt = new Date(ports.clock.now()).toISOString();
+    const decide = (now: RunState): Decision => {
       const resumed = { type: "run.resumed", payload: {} };
       if (now.status === "running" && now.pausing !== undefined) {
         // The pause had not taken effect yet: the log shows both.
@@ -183,8 +196,10 @@ export async function resumeRun(ports: RunsPorts, asker: Asker, runId: string, g
       }
       if (now.status !== "paused") throw notNow("resumed", statusOf(now), now);
       return { events: [resumed] };
-    });
+    };
+    const { entry } = await change(ports, asker.tenant, runId, decide, call);
     await ports.audit.record(asker, "run.resumed", runId, {});
+    const resumedAt = entry?.events.at(-1)?.timestamp;
     return { status: 202, body: { runId, status: "running", resumedAt } };
   });
 }

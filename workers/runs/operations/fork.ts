@@ -19,43 +19,48 @@ const MAX_PREFIX = 4 * 1024 * 1024;
 /** Answers 201 with `runId, sourceRunId, fromSeq, mode, status, eventsUrl`. Events before `fromSeq` are history, the rest happens again. */
 export async function forkRun(ports: RunsPorts, asker: Asker, sourceRunId: string, given: unknown): Promise<Answer> {
   permit(asker, "runs:create", "runs:read");
-  return ports.idempotency.once(asker, "runs.fork", { runId: sourceRunId, body: given ?? null }, async (runId) => {
-    const body = bodyOf(given, { mode: oneOf("replay", "branch"), fromSeq: wholeNumber, runOptionsOverlay: object }, [
-      "mode",
-    ]);
-    const mode = body["mode"] === "replay" ? "replay" : "branch";
-    const overlay = objectOr(body["runOptionsOverlay"]);
-    if (mode === "branch" && body["fromSeq"] === undefined) throw invalid("fromSeq", "is required for a branch");
-    if (mode === "replay" && Object.keys(overlay).length > 0)
-      throw invalid("runOptionsOverlay", "must be empty for a replay");
-    const fromSeq = typeof body["fromSeq"] === "number" ? body["fromSeq"] : 0;
-    const { state } = await ports.log.get(asker.tenant, sourceRunId);
-    // What is in memory may be older than what is kept.
-    const [started] = await ports.log.history(asker.tenant, sourceRunId);
-    if (fromSeq > state.sequence) {
-      throw new BeamlineError(
-        "replay_source_missing",
-        `fromSeq ${fromSeq} is beyond the log, which ends at ${state.sequence}`,
-        {
-          field: "fromSeq",
-          details: { lastSequence: state.sequence },
-        },
-      );
-    }
-    const record = await forkedRecord(ports, asker, state, overlay, { runId, sourceRunId, fromSeq, mode });
-    const made =
-      fromSeq === 0
-        ? // Its first event is to say what its source's says.
-          begin(ports, record, textOr(objectOr(started?.payload)["transport"], "")).then(() => "running")
-        : copyPrefix(ports, asker.tenant, sourceRunId, record, fromSeq);
-    const status = await made.catch(async (thrown: unknown) => {
-      // The same call was here before and died after this: the fork is there.
-      if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") throw thrown;
-      return statusOf((await ports.log.get(asker.tenant, runId)).state);
-    });
-    await ports.audit.record(asker, "run.forked", runId, { sourceRunId, fromSeq, mode });
-    return { status: 201, body: { ...created(asker, runId, status), sourceRunId, fromSeq, mode } };
-  });
+  return ports.idempotency.once(
+    asker,
+    "runs.fork",
+    { runId: sourceRunId, body: given ?? null },
+    async ({ id: runId }) => {
+      const body = bodyOf(given, { mode: oneOf("replay", "branch"), fromSeq: wholeNumber, runOptionsOverlay: object }, [
+        "mode",
+      ]);
+      const mode = body["mode"] === "replay" ? "replay" : "branch";
+      const overlay = objectOr(body["runOptionsOverlay"]);
+      if (mode === "branch" && body["fromSeq"] === undefined) throw invalid("fromSeq", "is required for a branch");
+      if (mode === "replay" && Object.keys(overlay).length > 0)
+        throw invalid("runOptionsOverlay", "must be empty for a replay");
+      const fromSeq = typeof body["fromSeq"] === "number" ? body["fromSeq"] : 0;
+      const { state } = await ports.log.get(asker.tenant, sourceRunId);
+      // What is in memory may be older than what is kept.
+      const [started] = await ports.log.history(asker.tenant, sourceRunId);
+      if (fromSeq > state.sequence) {
+        throw new BeamlineError(
+          "replay_source_missing",
+          `fromSeq ${fromSeq} is beyond the log, which ends at ${state.sequence}`,
+          {
+            field: "fromSeq",
+            details: { lastSequence: state.sequence },
+          },
+        );
+      }
+      const record = await forkedRecord(ports, asker, state, overlay, { runId, sourceRunId, fromSeq, mode });
+      const made =
+        fromSeq === 0
+          ? // Its first event is to say what its source's says.
+            begin(ports, record, textOr(objectOr(started?.payload)["transport"], "")).then(() => "running")
+          : copyPrefix(ports, asker.tenant, sourceRunId, record, fromSeq);
+      const status = await made.catch(async (thrown: unknown) => {
+        // The same call was here before and died after this: the fork is there.
+        if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") throw thrown;
+        return statusOf((await ports.log.get(asker.tenant, runId)).state);
+      });
+      await ports.audit.record(asker, "run.forked", runId, { sourceRunId, fromSeq, mode });
+      return { status: 201, body: { ...created(asker, runId, status), sourceRunId, fromSeq, mode } };
+    },
+  );
 }
 
 interface Fork {

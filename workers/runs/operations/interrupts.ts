@@ -10,7 +10,9 @@ import { conform } from "../engine/schemas.ts";
 import { answersOf, APPROVAL_ACTIONS } from "../nodes/gates.ts";
 import type { RunsPorts } from "../ports.ts";
 import { suspended } from "../engine/suspension.ts";
-import { change } from "./control.ts";
+import type { Execution } from "../idempotency.ts";
+import { tokenExpired } from "../tokens.ts";
+import { change, type Decision } from "./control.ts";
 import { needsCredential } from "./read.ts";
 
 /** `POST /v1/runs/{id}/interrupts/{nodeId}`. */
@@ -22,31 +24,35 @@ export async function resolveByRun(
   given: unknown,
 ): Promise<Answer> {
   permit(asker, "approvals:respond");
-  return ports.idempotency.once(asker, "interrupts.resolve", { runId, nodeId, body: given ?? null }, async () => {
+  return ports.idempotency.once(asker, "interrupts.resolve", { runId, nodeId, body: given ?? null }, async (call) => {
     const { resumeValue } = bodyOf(given, { resumeValue: anything }, ["resumeValue"]);
-    const body = await resolve(ports, asker, runId, resumeValue, (state) => latest(state, nodeId), false);
+    const find = (state: RunState): Interrupt | undefined => latest(state, nodeId);
+    const body = await resolve(ports, asker, call, runId, resumeValue, find, false);
     return { status: 200, body };
   });
 }
 
 /** `POST /v1/interrupts/{token}`: the token is the credential. */
 export async function resolveByToken(ports: RunsPorts, asker: Asker, token: string, given: unknown): Promise<Answer> {
-  const { tenant, runId, interruptId, intent } = ports.tokens.open(token, ports.clock.now());
+  const { tenant, runId, interruptId, intent, expiresAt } = ports.tokens.open(token, 0);
   if (intent !== "resolve") throw new BeamlineError("forbidden", "the token is for looking only");
   const holder: Asker = {
     ...asker,
     tenant,
     principal: asker.principal === "" ? `token:${interruptId}` : asker.principal,
   };
-  return ports.idempotency.once(holder, "interrupts.resolve", { token, body: given ?? null }, async () => {
+  return ports.idempotency.once(holder, "interrupts.resolve", { token, body: given ?? null }, async (call) => {
     const { resumeValue } = bodyOf(given, { resumeValue: anything }, ["resumeValue"]);
     await closedFor(ports, tenant, runId);
     const body = await resolve(
       ports,
       holder,
+      call,
       runId,
       resumeValue,
       (state) => {
+        // Asked here, so that what was answered in time is told ever after.
+        if (expiresAt <= ports.clock.now()) throw tokenExpired();
         const interrupt = state.interrupts.get(interruptId);
         if (interrupt !== undefined && needsCredential(interrupt))
           throw new BeamlineError("forbidden", "this gate takes a credential, not a token");
@@ -90,14 +96,14 @@ function latest(state: RunState, nodeId: string): Interrupt | undefined {
 async function resolve(
   ports: RunsPorts,
   asker: Asker,
+  call: Execution,
   runId: string,
   resumeValue: unknown,
   find: (state: RunState) => Interrupt | undefined,
   byToken: boolean,
 ): Promise<Json> {
-  let nodeId = "";
   let question: Interrupt | undefined;
-  const { state } = await change(ports, asker.tenant, runId, (now) => {
+  const decide = (now: RunState): Decision => {
     const interrupt = find(now);
     if (interrupt === undefined) throw noSuch();
     if (interrupt.status !== "pending" || isTerminal(now)) throw closed(now, interrupt, byToken);
@@ -107,10 +113,11 @@ async function resolve(
       Date.parse(interrupt.requestedAt) + interrupt.timeoutMs <= ports.clock.now()
     )
       throw new BeamlineError("interrupt_expired", "the time to answer is over");
-    ({ nodeId } = interrupt);
     question = interrupt;
     return { events: answerEvents(ports, asker, interrupt, resumeValue) };
-  });
+  };
+  const { state, entry } = await change(ports, asker.tenant, runId, decide, call);
+  const nodeId = entry?.events[0]?.nodeId ?? "";
   // A vote that decides nothing yet is no answer.
   if (question !== undefined && state.interrupts.get(question.interruptId)?.status !== "pending") {
     suspended(state, question);

@@ -47,7 +47,11 @@ export async function createRun(
   options: CreateOptions,
 ): Promise<Answer> {
   permit(asker, "runs:create");
-  return ports.idempotency.once(asker, "runs.create", given, async (runId) => {
+  return ports.idempotency.once(asker, "runs.create", given, async ({ id: runId, again }) => {
+    const location = { location: `/v1/runs/${runId}` };
+    // Made before, by a call that did not live to tell: whether it could be made today is not asked.
+    if (again && (await ports.log.find(asker.tenant, runId)) !== undefined)
+      return { status: 201, body: created(asker, runId, "running"), headers: location };
     const body = bodyOf(given, members);
     if (body["mode"] === "eval")
       throw new BeamlineError("capability_not_provided", "evaluation runs are not provided", {
@@ -96,7 +100,7 @@ export async function createRun(
       if (!(thrown instanceof BeamlineError) || thrown.code !== "aborted") throw thrown;
     });
     ports.audit.note(asker, "run.created", runId, { workflowId: record.workflowId });
-    return { status: 201, body: created(asker, runId, "running"), headers: { location: `/v1/runs/${runId}` } };
+    return { status: 201, body: created(asker, runId, "running"), headers: location };
   });
 }
 

@@ -39,7 +39,7 @@ export async function artifactAnswer(ports: RunsPorts, asker: Asker, runId: stri
 /** `POST /v1/webhooks`. The secret is shown once; a caller may bring its own. */
 export async function registerWebhook(ports: RunsPorts, asker: Asker, given: unknown): Promise<Answer> {
   permit(asker, "webhooks:manage");
-  return ports.idempotency.once(asker, "webhooks.register", given, async (webhookId) => {
+  return ports.idempotency.once(asker, "webhooks.register", given, async ({ id: webhookId }) => {
     const body = bodyOf(
       given,
       {
@@ -104,11 +104,13 @@ export async function unregisterWebhook(
   query: Json,
 ): Promise<Answer> {
   permit(asker, "webhooks:manage");
-  return ports.idempotency.once(asker, "webhooks.unregister", { webhookId }, async () => {
+  return ports.idempotency.once(asker, "webhooks.unregister", { webhookId }, async ({ again }) => {
     const { tenantId } = query;
     if (tenantId !== undefined && tenantId !== asker.tenant)
       throw new BeamlineError("subscription_not_found", "there is no such webhook");
-    await ports.webhooks.unregister(asker.tenant, webhookId);
+    // What is gone may have been removed by this very call, which did not live to tell.
+    if (!(await ports.webhooks.unregister(asker.tenant, webhookId)) && !again)
+      throw new BeamlineError("subscription_not_found", "there is no such webhook");
     await ports.audit.record(asker, "webhook.unregistered", webhookId, {});
     return { status: 204, body: {} };
   });
@@ -117,9 +119,11 @@ export async function unregisterWebhook(
 /** Our route `POST /v1/webhooks/{id}/redrive`: tries a subscription that rests again; its dead letters are redriven with the others. */
 export async function redriveWebhook(ports: RunsPorts, asker: Asker, webhookId: string): Promise<Answer> {
   permit(asker, "webhooks:manage");
-  const subscription = await ports.webhooks.revive(asker.tenant, webhookId);
-  await ports.audit.record(asker, "webhook.revived", webhookId, {});
-  return { status: 200, body: shown(ports, subscription) };
+  return ports.idempotency.once(asker, "webhooks.redrive", { webhookId }, async () => {
+    const subscription = await ports.webhooks.revive(asker.tenant, webhookId);
+    await ports.audit.record(asker, "webhook.revived", webhookId, {});
+    return { status: 200, body: shown(ports, subscription) };
+  });
 }
 
 /** `GET /v1/audit/verify?fromSeq=&toSeq=`. */

@@ -107,22 +107,15 @@ export async function applyWorkflow(
   given: unknown,
 ): Promise<Answer> {
   permit(asker, WORKFLOWS_SCOPE);
-  const definition = checkWorkflow(given, ports.nodeTypes);
-  if (definition.id !== workflowId) throw invalid("id", `is not ${workflowId}, which the path names`);
-  const { current, changed } = await ports.definitions.register(
-    asker.tenant,
-    definition,
-    new Date(ports.clock.now()).toISOString(),
-  );
-  if (changed)
-    await ports.audit.record(asker, "workflow.registered", workflowId, {
-      version: definition.version,
-      digest: current.digest,
-    });
-  return {
-    status: changed ? 201 : 200,
-    body: { workflowId, version: current.version, digest: current.digest, changed, updatedAt: current.updatedAt },
-  };
+  return ports.idempotency.once(asker, "workflows.apply", { workflowId, body: given ?? null }, async () => {
+    const definition = checkWorkflow(given, ports.nodeTypes);
+    if (definition.id !== workflowId) throw invalid("id", `is not ${workflowId}, which the path names`);
+    const at = new Date(ports.clock.now()).toISOString();
+    const { current, changed } = await ports.definitions.register(asker.tenant, definition, at);
+    const { version, digest, updatedAt } = current;
+    if (changed) await ports.audit.record(asker, "workflow.registered", workflowId, { version, digest });
+    return { status: changed ? 201 : 200, body: { workflowId, version, digest, changed, updatedAt } };
+  });
 }
 
 /** Our route `GET /v1/workflows`. */

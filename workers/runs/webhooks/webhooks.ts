@@ -176,12 +176,13 @@ export class Webhooks {
     return (await this.#records.list(tenant)).map(({ value }) => value);
   }
 
-  /** Throws `subscription_not_found`. */
-  async unregister(tenant: string, webhookId: string): Promise<void> {
-    if ((await this.#records.get(tenant, webhookId)) === undefined) throw noSubscription();
+  /** Whether there was such a subscription. */
+  async unregister(tenant: string, webhookId: string): Promise<boolean> {
+    if ((await this.#records.get(tenant, webhookId)) === undefined) return false;
     await this.#records.remove(tenant, webhookId);
     this.#options.bus.send(CHANGED_SUBJECT, "");
     this.#known.clear();
+    return true;
   }
 
   /** Lets a subscription that rests or has failed be tried again at once. Throws `subscription_not_found`. */
