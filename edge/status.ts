@@ -1,27 +1,40 @@
 /** Errors as gRPC statuses with rich details (google.rpc.Status in `grpc-status-details-bin`). */
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Metadata, type ServiceError, type StatusObject } from "@grpc/grpc-js";
-import { codeIn, errorBody } from "../contracts/errorbody.ts";
+import { codeIn, errorBody, inBrief } from "../contracts/errorbody.ts";
 import { meaning, type BeamlineError } from "../contracts/errors.ts";
 import type { Dialect } from "../contracts/routes.ts";
 
 /** Domain of the `ErrorInfo` detail; its reason is the error's code. */
 const DOMAIN = "beamline";
+/** Bytes of a status that every client reads. Clients commonly take 8 KiB of headers; one that gets more ends the connection with all its calls. */
+const MAX_TRAILERS = 7_168;
 
 /**
  * The status of an error: its number, its text, and as details an ErrorInfo, a BadRequest naming the field, a RetryInfo, and for
- * OpenWOP its whole error envelope (OpenWOP, gRPC specifics). `retry-after` seconds travel in the trailing metadata too.
+ * OpenWOP its whole error envelope (OpenWOP, gRPC specifics). `retry-after` seconds travel in the trailing metadata too. A status that is too
+ * long for the trailers is told in brief.
  */
 export function statusOf(
-  error: BeamlineError,
+  given: BeamlineError,
   dialect: Dialect,
 ): Partial<StatusObject> & Pick<ServiceError, "code" | "details"> {
   // OpenWOP's table is about the codes of its envelopes.
-  const code = meaning(dialect === "openwop" ? codeIn(dialect, error.code) : error.code).grpc;
+  const code = meaning(dialect === "openwop" ? codeIn(dialect, given.code) : given.code).grpc;
+  const whole = encodeStatus(code, given, dialect);
+  const tooLong = sentSize(given.message, whole) > MAX_TRAILERS;
+  const error = tooLong ? inBrief(given) : given;
+  const details = tooLong ? encodeStatus(code, error, dialect) : whole;
   const metadata = new Metadata();
-  metadata.set("grpc-status-details-bin", Buffer.from(encodeStatus(code, error, dialect)));
+  metadata.set("grpc-status-details-bin", Buffer.from(details));
   if (error.retryAfterSeconds !== undefined) metadata.set("retry-after", String(error.retryAfterSeconds));
   return { code, details: error.message, metadata };
+}
+
+/** Bytes that a status takes in the trailers: its text percent-encoded, its details in base64. */
+function sentSize(message: string, details: Uint8Array): number {
+  const text = details.length > MAX_TRAILERS ? message.length : encodeURI(message.toWellFormed()).length;
+  return text + Math.ceil(details.length / 3) * 4;
 }
 
 function encodeStatus(code: number, error: BeamlineError, dialect: Dialect): Uint8Array {

@@ -2,8 +2,11 @@
 import { readFile } from "node:fs/promises";
 import { credentials, status as grpc, type ServiceError } from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Server } from "../../bus/serve.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import { MemoryServiceDefinition } from "../../contracts/gen/aios/memory.ts";
 import { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow.ts";
-import { services } from "../../contracts/routes.ts";
+import { routesOf, services } from "../../contracts/routes.ts";
 import { freePort } from "../../deploy/local/ports.ts";
 import { openEdge } from "../../edge/edge.ts";
 import { Scope } from "../../runtime/lifecycle.ts";
@@ -11,6 +14,7 @@ import { makeCertificates, type Certificates } from "../kit/certificates.ts";
 import { grpcClient } from "../kit/grpc.ts";
 import { health, reflectedServices, watchHealth } from "../kit/standard.ts";
 import { until } from "../kit/until.ts";
+import { verifies } from "../kit/verifies.ts";
 import { startWorld, type World } from "../kit/world.ts";
 
 let world: World;
@@ -170,6 +174,47 @@ describe("a listener beyond loopback", () => {
     await scope.close();
   });
 });
+
+verifies(
+  "clear-failure",
+  "an error of too many words for HTTP/2 arrives, and the connection's other calls go on",
+  async () => {
+    const { getAgentState, getSystemSnapshot } = routesOf(MemoryServiceDefinition);
+    const asked = Promise.withResolvers<void>();
+    const answer = Promise.withResolvers<string>();
+    const common = { kind: "request", dialect: "aios", timeoutMs: 20_000 } as const;
+    const slow = { ...common, subject: getSystemSnapshot.subject, name: "slow" };
+    const wordy = { ...common, subject: getAgentState.subject, name: "wordy" };
+    const server = new Server(
+      await world.connect("worker"),
+      [
+        { ...slow, answer: () => (asked.resolve(), answer.promise) },
+        {
+          ...wordy,
+          answer(text) {
+            const { agent_name } = JSON.parse(text) as { agent_name: string };
+            const options = { field: "agent_name", details: { agent_name } };
+            return Promise.reject(new BeamlineError("not_found", `there is no ${agent_name}`, options));
+          },
+        },
+      ],
+      { name: "memory", version: "0" },
+    );
+    await server.ready();
+    using client = grpcClient(MemoryServiceDefinition, world.grpc);
+    const other = client.call("getSystemSnapshot", {});
+    await asked.promise;
+    for (const agent_name of ["x".repeat(4_000), "x".repeat(20_000), "\u00e9".repeat(100_000)]) {
+      const error = await client.call("getAgentState", { agent_name }).catch((thrown: ServiceError) => thrown);
+      expect(error).toMatchObject({ code: grpc.NOT_FOUND, details: expect.stringContaining("there is no") as string });
+      const sent = JSON.stringify((error as ServiceError).metadata.toHttp2Headers()).length;
+      expect(sent + encodeURI((error as ServiceError).details).length).toBeLessThan(8_192); // what most clients read
+    }
+    answer.resolve('{"agents_total":3}');
+    expect(await other).toBeDefined();
+    await server.stop(Date.now() + 1_000);
+  },
+);
 
 test("a taken port is said so, with the address", async () => {
   const scope = new Scope();
