@@ -4,6 +4,7 @@ import { Command } from "commander";
 import { BeamlineError } from "../contracts/errors.ts";
 import { LocalStackError } from "../deploy/local/failure.ts";
 import { ConfigError } from "../runtime/config.ts";
+import { EXIT_CONFIG } from "../runtime/run.ts";
 import { VERSION } from "../runtime/version.ts";
 import { configCommand } from "./config.ts";
 import { decideCommand } from "./decide.ts";
@@ -49,7 +50,7 @@ for (const add of commands) add(program);
 try {
   await program.parseAsync();
 } catch (thrown) {
-  process.exitCode = 1;
+  process.exitCode = thrown instanceof ConfigError ? EXIT_CONFIG : 1;
   if (thrown instanceof BeamlineError) process.stderr.write(`${thrown.code}: ${thrown.message}\n`);
   else if (thrown instanceof ConfigError || thrown instanceof LocalStackError)
     process.stderr.write(`${thrown.message}\n`);

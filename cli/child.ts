@@ -2,6 +2,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { openSync, closeSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { EXIT_CONFIG } from "../runtime/run.ts";
 
 export interface ChildOptions {
   readonly args: readonly string[];
@@ -27,6 +28,7 @@ export class Child {
   #stopping = false;
   #timer: NodeJS.Timeout | undefined;
   #quick = 0;
+  #givenUp: string | undefined;
 
   constructor(options: ChildOptions) {
     this.#options = options;
@@ -58,10 +60,17 @@ export class Child {
       if (this.#stopping) return;
       this.#quick = Date.now() - started < QUICK_MS ? this.#quick + 1 : 0;
       const how = signal === null ? `exit code ${code}` : signal;
-      if (this.#quick >= MAX_QUICK) return onExit(`${how}, ${MAX_QUICK} times in a row: given up, see ${logFile}`);
+      if (code === EXIT_CONFIG) this.#givenUp = `${how}, its configuration is wrong`;
+      else if (this.#quick >= MAX_QUICK) this.#givenUp = `${how}, ${MAX_QUICK} times in a row`;
+      if (this.#givenUp !== undefined) return onExit(`${this.#givenUp}: given up, see ${logFile}`);
       onExit(`${how}: starting it again`);
       this.#timer = setTimeout(() => this.#start(), RESTART_AFTER_MS);
     });
+  }
+
+  /** Why it is not started again; undefined while it is. */
+  get givenUp(): string | undefined {
+    return this.#givenUp;
   }
 
   /** SIGTERM, and SIGKILL when that has not ended it in time. Resolves when it is gone. */

@@ -6,6 +6,7 @@ import type { Command } from "commander";
 import { freePort, isPortFree } from "../deploy/local/ports.ts";
 import { startServers, type LocalServers } from "../deploy/local/servers.ts";
 import { sha256, type StoredKey } from "../edge/auth.ts";
+import { checkEdge } from "../edge/edge.ts";
 import { TEST_KEY_PREFIX, TEST_SCOPE } from "../contracts/openwop/testkeys.ts";
 import { loadConfig } from "../runtime/config.ts";
 import type { Scope } from "../runtime/lifecycle.ts";
@@ -42,6 +43,9 @@ async function up(scope: Scope, each: boolean): Promise<void> {
   const dataDir = resolve(config.BEAMLINE_DATA_DIR);
   const logs = join(dataDir, "logs");
   mkdirSync(logs, { recursive: true, mode: 0o700 });
+  const key = devKey(dataDir);
+  const keys = process.env["BEAMLINE_API_KEYS_FILE"] || keyFile(dataDir, key);
+  checkEdge({ ...process.env, BEAMLINE_API_KEYS_FILE: keys });
   // The servers are the last to go, and need a moment of their own after everybody has drained.
   scope.configure({ drainMs: config.BEAMLINE_DRAIN_MS + 5_000, log: createLogger({ component: "up", level: "warn" }) });
 
@@ -52,7 +56,6 @@ async function up(scope: Scope, each: boolean): Promise<void> {
   );
   const grpc = await usable(config.BEAMLINE_GRPC_ADDR, "gRPC");
   const http = await usable(config.BEAMLINE_HTTP_ADDR, "HTTP");
-  const key = devKey(dataDir);
   const adminKey = process.env["BEAMLINE_ROUTER_ADMIN_API_KEY"] ?? key;
 
   const common = {
@@ -68,8 +71,9 @@ async function up(scope: Scope, each: boolean): Promise<void> {
     OPENWOP_GRPC_ENDPOINT: process.env["OPENWOP_GRPC_ENDPOINT"] ?? `${grpcScheme()}://${grpc}`,
   };
   const drainMs = config.BEAMLINE_DRAIN_MS;
-  const start = (name: string, args: readonly string[], env: NodeJS.ProcessEnv): Child =>
-    scope.use(
+  const children = new Map<string, Child>();
+  const start = (name: string, args: readonly string[], env: NodeJS.ProcessEnv): void => {
+    const child = scope.use(
       name,
       new Child({
         args,
@@ -77,14 +81,16 @@ async function up(scope: Scope, each: boolean): Promise<void> {
         logFile: join(logs, `${name}.log`),
         onExit: (how) => say(`${name} ended: ${how}`),
       }),
-      (child) => child.stop(drainMs + 1_000),
+      (one) => one.stop(drainMs + 1_000),
     );
+    children.set(name, child);
+  };
   for (const group of each ? workerNames.map((name) => [name]) : [workerNames]) {
     start(each ? `worker-${group.join("-")}` : "workers", ["worker", ...group], login(servers, "worker"));
   }
   start("edge", ["edge"], {
     ...login(servers, "edge"),
-    BEAMLINE_API_KEYS_FILE: process.env["BEAMLINE_API_KEYS_FILE"] ?? keyFile(dataDir, key),
+    BEAMLINE_API_KEYS_FILE: keys,
     BEAMLINE_EXPECT_WORKERS: workerNames.join(","),
   });
 
@@ -96,7 +102,7 @@ async function up(scope: Scope, each: boolean): Promise<void> {
   };
   writeFileSync(stackPath(dataDir), `${JSON.stringify(stack, undefined, 2)}\n`, { mode: 0o600 });
   scope.use("stack file", stackPath(dataDir), (path) => rmSync(path, { force: true }));
-  await untilReady(http, scope.draining, logs);
+  await untilReady(http, scope.draining, logs, children);
   greet(servers, grpc, http, key, adminKey === key, logs);
 }
 
@@ -152,8 +158,13 @@ function keyFile(dataDir: string, key: string): string {
 
 const READY_WITHIN_MS = 60_000;
 
-/** Every part serves. Throws what is missing when that takes too long. */
-async function untilReady(http: string, signal: AbortSignal, logs: string): Promise<void> {
+/** Every part serves. Throws what is missing when that takes too long, and at once when a process was given up. */
+async function untilReady(
+  http: string,
+  signal: AbortSignal,
+  logs: string,
+  children: ReadonlyMap<string, Child>,
+): Promise<void> {
   const give = Date.now() + READY_WITHIN_MS;
   let last = "no answer yet";
   while (!signal.aborted) {
@@ -166,6 +177,8 @@ async function untilReady(http: string, signal: AbortSignal, logs: string): Prom
     } catch (error) {
       last = String(error);
     }
+    for (const [name, { givenUp }] of children)
+      if (givenUp !== undefined) throw new Error(`${name} cannot be started: ${givenUp}; see ${logs}`);
     if (Date.now() > give) throw new Error(`not ready after ${READY_WITHIN_MS / 1000} s: ${last}; see ${logs}`);
     await new Promise((done) => setTimeout(done, 50));
   }

@@ -2,7 +2,7 @@
 import { Caller } from "../bus/call.ts";
 import { Bus } from "../bus/connect.ts";
 import { busOptions } from "../bus/options.ts";
-import { BeamlineError } from "../contracts/errors.ts";
+import { invalidArgument } from "../contracts/errors.ts";
 import { routes, services, type Route } from "../contracts/routes.ts";
 import { loadConfig, type Config, type Environment } from "../runtime/config.ts";
 import { systemClock } from "../runtime/clock.ts";
@@ -25,6 +25,7 @@ import { mcpRoutes } from "./mcp.ts";
 import { edgeMetrics } from "./metrics.ts";
 import { openwopEdge } from "./openwop/index.ts";
 import { Presence } from "./presence.ts";
+import { credentialsOf } from "./tls.ts";
 import { Tokens } from "./tokens.ts";
 import { header } from "../contracts/headers.ts";
 
@@ -35,10 +36,19 @@ export interface EdgePorts {
   readonly http: number;
 }
 
+/** What an edge is made of before it opens anything. Throws ConfigError, and `invalid_argument` naming the setting whose file or address is wrong. */
+export function checkEdge(env: Environment): {
+  readonly config: Config<typeof edgeTable>;
+  readonly auth: AuthPolicy;
+  readonly credentials: ReturnType<typeof credentialsOf>;
+} {
+  const config = loadConfig(edgeTable, env);
+  return { config, auth: authOf(config), credentials: credentialsOf(tlsOf(config)) };
+}
+
 /** Opens the edge in a scope. It serves once this resolves, and is ready once every expected worker is there. */
 export async function openEdge(scope: Scope, env: Environment): Promise<EdgePorts> {
-  const config = loadConfig(edgeTable, env);
-  const auth = authOf(config);
+  const { config, auth, credentials } = checkEdge(env);
   const log = createLogger({ component: "edge", level: config.BEAMLINE_LOG_LEVEL });
   scope.configure({ drainMs: config.BEAMLINE_DRAIN_MS, log });
   scope.use(
@@ -87,7 +97,7 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
   const http = await scope.open(
     "http",
     () =>
-      openHttp(config.BEAMLINE_HTTP_ADDR, scope.health, telemetry, (app) => {
+      openHttp("BEAMLINE_HTTP_ADDR", config.BEAMLINE_HTTP_ADDR, scope.health, telemetry, (app) => {
         const { tokens } = auth;
         if (tokens !== undefined)
           app.addHook("onRequest", async ({ headers }) => tokens.prepare(bearerOf(headers.authorization)));
@@ -123,7 +133,7 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
           keepaliveTimeoutMs: config.BEAMLINE_GRPC_KEEPALIVE_TIMEOUT_MS,
           maxConnectionAgeMs: config.BEAMLINE_GRPC_MAX_CONNECTION_AGE_MS,
           maxConnectionAgeGraceMs: config.BEAMLINE_GRPC_MAX_CONNECTION_AGE_GRACE_MS,
-          tls: tlsOf(config),
+          credentials,
         },
         forwarding,
       ),
@@ -170,19 +180,19 @@ const loopback = /^(127(\.\d+){3}|localhost|::1)$/;
 
 /**
  * Who may call. Without credentials: anyone on a loopback listener, nobody elsewhere unless BEAMLINE_ALLOW_ANONYMOUS says so.
- * Throws `failed_precondition` for a listener beyond loopback that would refuse everyone because no key is known.
+ * Throws `invalid_argument` naming a listener beyond loopback that would refuse everyone because no key is known.
  */
 function authOf(config: Config<typeof edgeTable>): AuthPolicy {
   const keys = new KeyRing(readKeys(config.BEAMLINE_API_KEYS_FILE));
-  const listeners = [config.BEAMLINE_GRPC_ADDR, config.BEAMLINE_HTTP_ADDR];
-  const local = listeners.every(({ host }) => loopback.test(host));
-  const allowAnonymous = config.BEAMLINE_ALLOW_ANONYMOUS ?? local;
+  const { BEAMLINE_GRPC_ADDR, BEAMLINE_HTTP_ADDR, BEAMLINE_ALLOW_ANONYMOUS } = config;
+  const beyond = Object.entries({ BEAMLINE_GRPC_ADDR, BEAMLINE_HTTP_ADDR }).filter(([, at]) => !loopback.test(at.host));
+  const allowAnonymous = BEAMLINE_ALLOW_ANONYMOUS ?? beyond.length === 0;
   const tokens = tokensOf(config);
   if (!allowAnonymous && keys.size === 0 && tokens === undefined) {
-    throw new BeamlineError(
-      "failed_precondition",
-      `listening on ${listeners.map(formatAddress).join(" and ")} needs authentication: set BEAMLINE_API_KEYS_FILE or BEAMLINE_JWKS_URL, or BEAMLINE_ALLOW_ANONYMOUS=true to serve anyone`,
-    );
+    const [refused] = beyond;
+    const ways = "set BEAMLINE_API_KEYS_FILE or BEAMLINE_JWKS_URL, or BEAMLINE_ALLOW_ANONYMOUS=true to serve anyone";
+    if (refused === undefined) throw invalidArgument("BEAMLINE_ALLOW_ANONYMOUS", `leaves nobody who may call: ${ways}`);
+    throw invalidArgument(refused[0], `${formatAddress(refused[1])} needs authentication: ${ways}`);
   }
   return { keys, allowAnonymous, tokens };
 }

@@ -1,6 +1,7 @@
 /** The gRPC listener: every service of every proto, registered in a loop. */
 import {
   Server,
+  ServerCredentials,
   ServerInterceptingCall,
   status,
   type handleServerStreamingCall,
@@ -13,11 +14,10 @@ import { loadFileDescriptorSetFromBuffer } from "@grpc/proto-loader";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
 import { descriptorSet } from "../contracts/codec.ts";
-import { BeamlineError } from "../contracts/errors.ts";
 import { routeOf, services, type Route, type ServiceDefinition } from "../contracts/routes.ts";
+import { cannotListen } from "../runtime/listening.ts";
 import { bearerOf } from "./auth.ts";
 import { events, streamed, unary, type Forwarding } from "./forward.ts";
-import { credentialsOf, type TlsFiles } from "./tls.ts";
 import type { Tokens } from "./tokens.ts";
 
 export interface GrpcOptions {
@@ -29,7 +29,8 @@ export interface GrpcOptions {
   /** 0 never asks a client to reconnect. */
   readonly maxConnectionAgeMs: number;
   readonly maxConnectionAgeGraceMs: number;
-  readonly tls?: TlsFiles | undefined;
+  /** What it is served with (`tls.ts`); plain text without. */
+  readonly credentials?: ServerCredentials | undefined;
 }
 
 export class GrpcEdge {
@@ -50,7 +51,7 @@ export class GrpcEdge {
     new ReflectionService(loadFileDescriptorSetFromBuffer(Buffer.from(descriptorSet))).addToServer(server);
   }
 
-  /** Binds and serves. Throws `unavailable` naming the address when it is taken, `invalid_argument` for TLS files that are none. */
+  /** Binds and serves. Throws as `cannotListen`. */
   static async open(options: GrpcOptions, forwarding: Forwarding): Promise<GrpcEdge> {
     const server = new Server({
       "grpc.max_receive_message_length": options.maxMessageBytes,
@@ -65,16 +66,11 @@ export class GrpcEdge {
         "grpc.max_connection_age_grace_ms": options.maxConnectionAgeGraceMs,
       }),
     });
-    const credentials = credentialsOf(options.tls);
+    const { credentials = ServerCredentials.createInsecure() } = options;
     const port = await new Promise<number>((resolve, reject) => {
       server.bindAsync(options.address, credentials, (error, bound) => {
         if (error === null) resolve(bound);
-        else
-          reject(
-            new BeamlineError("unavailable", `cannot serve gRPC on ${options.address}: ${error.message}`, {
-              cause: error,
-            }),
-          );
+        else reject(cannotListen("BEAMLINE_GRPC_ADDR", options.address, error));
       });
     });
     return new GrpcEdge(server, forwarding, port);

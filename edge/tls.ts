@@ -12,11 +12,11 @@ export interface TlsFiles {
 }
 
 /**
- * What gRPC is served with; plain text without files. Throws `invalid_argument` naming the setting whose file is not what it should be. An
+ * What gRPC is served with; undefined, which is plain text, without files. Throws `invalid_argument` naming the setting whose file is not what it should be. An
  * authority that cannot be read would otherwise be one that nobody's certificate is of.
  */
-export function credentialsOf(tls: TlsFiles | undefined): ServerCredentials {
-  if (tls === undefined) return ServerCredentials.createInsecure();
+export function credentialsOf(tls: TlsFiles | undefined): ServerCredentials | undefined {
+  if (tls === undefined) return undefined;
   const { certFile, keyFile, clientCaFile } = tls;
   const chain = readFileSync(certFile);
   const privateKey = readFileSync(keyFile);

@@ -1,10 +1,10 @@
 /** The HTTP listener of a process: probes and metrics for every one, REST and SSE beside them at the edge. */
 import type { AddressInfo } from "node:net";
 import { fastify, type FastifyInstance, type FastifyReply } from "fastify";
-import { BeamlineError } from "../contracts/errors.ts";
 import { isoMicros, systemClock } from "./clock.ts";
 import { forGateways } from "./gatewayscrape.ts";
 import type { Health } from "./health.ts";
+import { cannotListen } from "./listening.ts";
 import { formatAddress, type Address } from "./setting.ts";
 import { METRICS_CONTENT_TYPE, type Telemetry } from "./telemetry.ts";
 
@@ -43,9 +43,10 @@ export function httpServer(): FastifyInstance {
 /**
  * Serves `/healthz` (the process lives), `/readyz` (every part serves; 503 naming the one that does not) and `/metrics` (Prometheus),
  * also under the names BeamLine's own programs use, and whatever `routes` adds. Port 0 takes a free one.
- * Throws `unavailable` naming the address when it is taken.
+ * Throws as `cannotListen`, naming the address and the setting it is of.
  */
 export async function openHttp(
+  setting: string,
   address: Address,
   health: Health,
   telemetry: Telemetry,
@@ -76,8 +77,7 @@ export async function openHttp(
   try {
     await app.listen({ host: address.host, port: address.port });
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new BeamlineError("unavailable", `cannot serve HTTP on ${formatAddress(address)}: ${reason}`, { cause });
+    throw cannotListen(setting, formatAddress(address), cause);
   }
   return { port: (app.server.address() as AddressInfo).port, close: () => app.close() };
 }

@@ -4,20 +4,22 @@
  * R1 SIGTERM, SIGINT or SIGHUP starts the drain; the exit code is 0 when everything closed, 1 when something did not.
  * R2 a second signal exits at once with 128 + its number (130 for SIGINT, 143 for SIGTERM).
  * R3 a signal right after the first is its echo: Ctrl-C under npm reaches the process from the terminal and from npm.
- * R4 a process that cannot start closes what it had opened and exits with 1, or 78 when its configuration is wrong.
+ * R4 a process that cannot start closes what it had opened and exits with 1, or 78 when its configuration is wrong and trying again cannot help.
  * R5 an error nobody caught is logged, the process drains and exits with 1.
  */
 import { constants } from "node:os";
+import { BeamlineError } from "../contracts/errors.ts";
 import { systemClock } from "./clock.ts";
 import type { Clock } from "./clock.ts";
 import { ConfigError } from "./config.ts";
-import { Scope, ScopeClosedError } from "./lifecycle.ts";
+import { OpenError, Scope, ScopeClosedError } from "./lifecycle.ts";
 import { createLogger } from "./log.ts";
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const UNCAUGHT = ["uncaughtException", "unhandledRejection"] as const;
 const ECHO_MS = 250;
-const EXIT_CONFIG = 78; // EX_CONFIG of sysexits.h
+/** EX_CONFIG of sysexits.h. */
+export const EXIT_CONFIG = 78;
 
 /** What `run` needs of a process; tests bring their own. */
 export interface Host {
@@ -83,10 +85,11 @@ export async function run(
   } catch (error) {
     // A body that was still opening when it was asked to stop ends with an error, and nothing went wrong.
     if (askedMs === undefined && !(error instanceof ScopeClosedError)) {
-      code = error instanceof ConfigError ? EXIT_CONFIG : 1;
+      const mistake = mistakeIn(error);
+      code = mistake === undefined ? 1 : EXIT_CONFIG;
       // People read why a process did not start; the log keeps a redacted copy for whoever collects it.
-      host.complain(error instanceof Error ? error.message : String(error));
-      if (!(error instanceof ConfigError)) scope.log.error("could not start", { error });
+      host.complain(mistake?.message ?? (error instanceof Error ? error.message : String(error)));
+      if (mistake === undefined) scope.log.error("could not start", { error });
     }
     void scope.close();
   }
@@ -99,6 +102,17 @@ export async function run(
   for (const signal of SIGNALS) host.off(signal, onSignal);
   for (const event of UNCAUGHT) host.off(event, onUncaught);
   host.exit(code === 0 && !report.ok ? 1 : code);
+}
+
+/** A message's fields are in small letters: one in capitals is a setting's name. */
+const settingName = /^[A-Z][A-Z0-9_]+$/;
+
+/** The mistake in the configuration that an error comes from; undefined when it comes from anything else, which may be over the next time. */
+function mistakeIn(error: unknown): Error | undefined {
+  if (error instanceof ConfigError) return error;
+  if (error instanceof BeamlineError && error.code === "invalid_argument" && settingName.test(error.field ?? ""))
+    return error;
+  return error instanceof OpenError ? mistakeIn(error.cause) : undefined;
 }
 
 function numberOf(signal: unknown): number {

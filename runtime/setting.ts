@@ -211,12 +211,24 @@ export function urls<const D extends Fallback<readonly string[]>>(
   return setting<readonly string[], D>({ kind: "list", expected, parse, show }, fallback, sentence, options);
 }
 
+export interface ListOptions extends Options {
+  /** Whether an item is a right one; any is when left out. */
+  readonly each?: (item: string) => boolean;
+  /** What the items are, to complete "expected … separated by commas". */
+  readonly items?: string;
+}
+
 /** Texts separated by commas; spaces around them do not count. */
-export function list<const D extends Fallback<readonly string[]>>(fallback: D, sentence: string, options?: Options) {
-  const parse = (given: string) => items(given, (item) => item);
+export function list<const D extends Fallback<readonly string[]>>(
+  fallback: D,
+  sentence: string,
+  options: ListOptions = {},
+) {
+  const { each, items: what = "texts" } = options;
+  const parse = (given: string) => items(given, (item) => (each?.(item) === false ? undefined : item));
   const show = (values: readonly string[]) => values.join(",");
   return setting<readonly string[], D>(
-    { kind: "list", expected: "texts separated by commas", parse, show },
+    { kind: "list", expected: `${what} separated by commas`, parse, show },
     fallback,
     sentence,
     options,

@@ -5,7 +5,6 @@
 import type { Bus } from "../bus/connect.ts";
 import { tokenOf } from "../bus/keys.ts";
 import { ensureStreams } from "../bus/streams.ts";
-import { BeamlineError } from "../contracts/errors.ts";
 import { assignSubjectFault, execSubject } from "../contracts/execution/subjects.ts";
 import { streams } from "../contracts/streams.ts";
 import { list } from "../runtime/setting.ts";
@@ -15,6 +14,7 @@ export const assignSettings = {
   BEAMLINE_EXEC_SUBJECTS: list(
     [],
     "Subjects beside caf.exec.assign.v1 that assignments may name, kept by the stream EXEC and taken by these execution workers.",
+    { each: (item) => assignSubjectFault(item) === undefined, items: "subjects where nothing else goes," },
   ),
   BEAMLINE_STREAM_REPLICAS: busSettings.BEAMLINE_STREAM_REPLICAS,
 };
@@ -28,16 +28,9 @@ export interface AssignSubject {
   readonly durable: (base: string) => string;
 }
 
-/** The contract's own subject first, then the configured ones. Throws `invalid_argument` for one where assignments may not go. */
+/** The contract's own subject first, then the configured ones. */
 export function assignSubjects(configured: readonly string[]): readonly AssignSubject[] {
   const more = [...new Set(configured)].filter((subject) => subject !== execSubject.assign);
-  for (const subject of more) {
-    const fault = assignSubjectFault(subject);
-    if (fault === undefined) continue;
-    throw new BeamlineError("invalid_argument", `BEAMLINE_EXEC_SUBJECTS: ${subject} ${fault}`, {
-      field: "BEAMLINE_EXEC_SUBJECTS",
-    });
-  }
   return [
     { subject: execSubject.assign, durable: (base) => base },
     ...more.map((subject): AssignSubject => ({ subject, durable: (base) => `${base}-${tokenOf(subject)}` })),

@@ -48,7 +48,7 @@ export async function openWorkers(scope: Scope, names: readonly string[], env: E
   if (address !== undefined)
     await scope.open(
       "http",
-      () => openHttp(address, scope.health, telemetry),
+      () => openHttp("BEAMLINE_WORKER_HTTP_ADDR", address, scope.health, telemetry),
       (http) => http.close(),
     );
   const bus = await scope.open(

@@ -1,7 +1,6 @@
 /** Settings of the routing worker. The admin key is the one the edge and the stack know by that name. */
 import { bool, int, list, optional, secret } from "../../runtime/setting.ts";
 import { workerSettings } from "../../runtime/settings.ts";
-import { BeamlineError } from "../../contracts/errors.ts";
 import { limits } from "./policies/policy.ts";
 import { assignSettings } from "../assignsubjects.ts";
 import type { Window } from "./ports.ts";
@@ -24,7 +23,10 @@ export const routingSettings = {
     "Decisions a tenant may ask for in a minute; no limit, and no look at Redis for it, when not given.",
     { min: 1 },
   ),
-  BEAMLINE_ROUTER_TENANT_LIMITS: list([], "Other limits per minute of single tenants, as tenant=number."),
+  BEAMLINE_ROUTER_TENANT_LIMITS: list([], "Other limits per minute of single tenants, as tenant=number.", {
+    each: (item) => /^[\w.:-]{1,256}=[1-9]\d{0,14}$/.test(item),
+    items: "tenant=number",
+  }),
   BEAMLINE_ROUTER_TENANT_QUOTA: int(
     optional,
     "Decisions a tenant may ask for in a day (UTC); no limit when not given.",
@@ -49,7 +51,7 @@ const MINUTE = 60;
 const DAY = 24 * 60 * 60;
 const none: readonly Window[] = [];
 
-/** The windows of each tenant; undefined when nobody has any. Throws `invalid_argument` for a limit that is none. */
+/** The windows of each tenant; undefined when nobody has any. */
 export function windowsOf(
   perMinute: number | undefined,
   ofTenants: readonly string[],
@@ -60,21 +62,12 @@ export function windowsOf(
     ...(max === undefined ? none : [{ scope: "tenant", seconds: MINUTE, max } as const]),
     ...(perDay === undefined ? none : [{ scope: "quota", seconds: DAY, max: perDay } as const]),
   ];
-  const byTenant = new Map(ofTenants.map((text) => [tenantIn(text), windows(numberIn(text))]));
+  const byTenant = new Map(
+    ofTenants.map((text) => {
+      const [tenant = "", max] = text.split("=");
+      return [tenant, windows(Number(max))];
+    }),
+  );
   const others = windows(perMinute);
   return (tenant) => byTenant.get(tenant) ?? others;
-}
-
-function tenantIn(text: string): string {
-  return text.slice(0, text.lastIndexOf("="));
-}
-
-function numberIn(text: string): number {
-  const max = Number(text.slice(text.lastIndexOf("=") + 1));
-  if (text.lastIndexOf("=") > 0 && Number.isInteger(max) && max > 0) return max;
-  throw new BeamlineError(
-    "invalid_argument",
-    `BEAMLINE_ROUTER_TENANT_LIMITS: ${JSON.stringify(text)} is not tenant=number`,
-    { field: "BEAMLINE_ROUTER_TENANT_LIMITS" },
-  );
 }
