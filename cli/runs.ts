@@ -8,6 +8,9 @@ import { restSubject, type RestOperation, type RestReply, type RestRequest } fro
 import type { Caller } from "../bus/call.ts";
 import { stackContext, wholeNumber, type CommandContext } from "./exec.context.ts";
 
+/** Runs asked for at once: the most that one page may hold. */
+const PAGE = 500;
+
 interface Common {
   readonly tenant: string;
 }
@@ -78,9 +81,17 @@ export function runsCommand(program: Command, context: CommandContext = stackCon
     .option("-s, --status <status>", "only runs with this status")
     .action(async (options: Common & { limit: number; status?: string }, command: Command) => {
       await using stack = await context.connect();
-      const query = { limit: options.limit, ...(options.status !== undefined && { status: options.status }) };
-      const { runs: rows } = await askRuns(stack.caller, options.tenant, "list_runs", { query });
-      context.out(command).table(Array.isArray(rows) ? rows.filter(isObject) : [], "no runs");
+      const { status } = options;
+      const rows: Json[] = [];
+      for (let cursor: unknown; rows.length < options.limit;) {
+        const limit = Math.min(PAGE, options.limit - rows.length);
+        const query = { limit, ...(status !== undefined && { status }), ...(cursor !== undefined && { cursor }) };
+        const page = await askRuns(stack.caller, options.tenant, "list_runs", { query });
+        rows.push(...(Array.isArray(page["runs"]) ? page["runs"].filter(isObject) : []));
+        cursor = page["nextCursor"];
+        if (cursor === undefined) break;
+      }
+      context.out(command).table(rows, "no runs");
     });
 
   add("show <run>", "The state of a run.").action(async (runId: string, options: Common, command: Command) => {

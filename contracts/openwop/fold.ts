@@ -25,6 +25,7 @@ export function initialState(record: RunRecord): RunState {
     variables: { ...Object.fromEntries(defaults), ...record.inputs },
     channels: Object.fromEntries(channels.map(([name, channel]) => [name, channel.default])),
     children: new Map(),
+    watchers: new Set(),
     fires: new Map(),
     pins: {},
     executions: 0,
@@ -38,6 +39,7 @@ export function foldEntry(state: RunState | undefined, entry: LogEntry): RunStat
   const folded = state ?? (entry.run === undefined ? undefined : initialState(entry.run));
   if (folded === undefined) throw new Error("a log that does not begin with its run");
   if (entry.control !== undefined && folded.status === "running") folded.pausing = entry.control;
+  if (entry.watcher !== undefined) folded.watchers.add(entry.watcher);
   if (entry.span !== undefined) folded.span ??= entry.span;
   for (const event of entry.events) apply(folded, event, entry.real?.[event.sequence]);
   return folded;

@@ -107,6 +107,8 @@ export interface LogEntry {
   readonly span?: string;
   /** The call with an idempotency key that asked for this, by its execution: made again, it is told what came of it. */
   readonly call?: string;
+  /** A replay that waits for the end of this run, its source's child, and is to be woken by it. */
+  readonly watcher?: string;
   /** A wish that takes effect later, when it becomes an event. */
   readonly control?: Control;
   /** Unmasked payloads by sequence, where the event's own is masked. For the engine; never shown. */

@@ -108,6 +108,8 @@ export interface RunState {
   readonly variables: Record<string, unknown>;
   readonly channels: Record<string, unknown>;
   readonly children: Map<string, Child>;
+  /** Replays that wait for its end. */
+  readonly watchers: Set<string>;
   /** Writes that nodes are still to be started for, by node, oldest first. */
   readonly fires: Map<string, Fire[]>;
   /** Pinned versions of changes (OpenWOP, version axes). */

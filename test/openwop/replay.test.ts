@@ -29,7 +29,18 @@ beforeAll(async () => {
   const address = `127.0.0.1:${(outside.address() as AddressInfo).port}`;
   provider = `http:${address}`;
   const nodes = [node("call", "core.http", { url: `http://${address}/`, method: "POST" }), node("end")];
-  await host.rest("PUT", "/v1/workflows/effectful", workflow("effectful", nodes, { edges: [edge("call>end")] }));
+  const decisions = [
+    { kind: "next-worker", nextWorkerIds: ["conformance-interrupt-parent-child-cancel-child"] },
+    { kind: "terminate", reason: "goal-reached" },
+  ];
+  const gated = [node("lead", "core.orchestrator.supervisor", { decisions }), node("dispatch", "core.dispatch")];
+  const child = node("spawn", "core.subWorkflow", { workflowId: "conformance-noop", waitForCompletion: false });
+  for (const one of [
+    workflow("effectful", nodes, { edges: [edge("call>end")] }),
+    workflow("dispatches-a-gate", gated, { edges: ["lead>dispatch", "dispatch>lead"] }),
+    workflow("starts-a-child", [child]),
+  ])
+    expect((await host.rest("PUT", `/v1/workflows/${one.id}`, one)).status).toBe(201);
 }, 60_000);
 afterAll(async () => {
   await host[Symbol.asyncDispose]();
@@ -108,6 +119,56 @@ describe.each(["rest", "grpc"] as const)("over %s", (name) => {
     expect([bundle.status, bundle.body.error]).toEqual([404, "run_not_found"]);
     const poll = await host.rest("GET", `/v1/runs/${runId}/events/poll?lastSequence=-1&timeout=1`);
     expect([poll.status, poll.body.error]).toEqual([404, "run_not_found"]);
+  });
+
+  /** A run whose child waits for an answer. */
+  const withChild = async (workflowId: string): Promise<{ runId: string; childId: string }> => {
+    const { body } = await on.create({ workflowId });
+    const parent = await host.reaches(body.runId, "waiting-approval");
+    return { runId: body.runId, childId: parent.childRuns[0].runId };
+  };
+  /** A replay that has come to where it can only wait for the child of its source. */
+  const waitingReplay = async (runId: string): Promise<string> => {
+    const { body } = await on.fork(runId, "replay", 0);
+    await host.reaches(body.runId, "waiting-approval");
+    return body.runId;
+  };
+
+  test.each([
+    ["core.subWorkflow", "conformance-interrupt-parent-child-cancel"],
+    ["core.dispatch", "dispatches-a-gate"],
+  ])("a replay of a run whose child is still going on goes on when that child has ended: %s", async (_type, id) => {
+    const { runId, childId } = await withChild(id);
+    const before = (await host.events(childId)).length;
+    const first = await waitingReplay(runId);
+    const others = [await waitingReplay(runId), await waitingReplay(first)];
+    expect((await host.events(childId)).length).toBe(before);
+    await on.resolve(childId, "child-gate", { action: "accept" });
+    await host.reaches(runId, "completed");
+    for (const replay of [first, ...others]) {
+      const { childRuns } = await host.reaches(replay, "completed");
+      expect(childRuns[0]).toEqual({ runId: childId, status: "completed" });
+      expect(await divergence(replay, runId)).toBe(null);
+    }
+  });
+
+  test("so it does when the child goes with its cancelled parent, and after every worker was stopped", async () => {
+    const { runId, childId } = await withChild("conformance-interrupt-parent-child-cancel");
+    const replay = await waitingReplay(runId);
+    await host.bed.restart({ OPENWOP_FIXTURES: "true", OPENWOP_EGRESS_ALLOW: "127.0.0.1" });
+    await on.cancel(runId);
+    await host.reaches(childId, "cancelled");
+    expect((await host.reaches(replay, "failed")).error.code).toBe("child_cancelled");
+  });
+
+  test("a child nobody waits for is no difference between a run and its replay", async () => {
+    const runId = await ended("starts-a-child");
+    const [child] = (await on.get(runId)).body.childRuns;
+    await host.reaches(child.runId, "completed");
+    const { body } = await on.fork(runId, "replay", 0);
+    await host.reaches(body.runId, "completed");
+    expect(await divergence(body.runId, runId)).toBe(null);
+    expect((await on.stream(body.runId, ["debug"])).body).not.toContain("replay.diverged");
   });
 
   test("version-fold: a run of each version that can be forced is read, forked and told alike", async () => {

@@ -5,10 +5,9 @@
  * what is not written yet.
  */
 import type { Bus } from "../../bus/connect.ts";
-import { partOf, tokenOf } from "../../bus/keys.ts";
+import { tokenOf } from "../../bus/keys.ts";
 import { publish } from "../../bus/publish.ts";
 import { readStream } from "../../bus/read.ts";
-import { asking } from "../../bus/apierror.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { checkEngineVersion } from "../../contracts/openwop/engineversion.ts";
 import { foldEntry } from "../../contracts/openwop/fold.ts";
@@ -157,7 +156,7 @@ export class RunLog {
   async extend(
     held: Held,
     events: readonly NewEvent[],
-    beside: Pick<LogEntry, "control" | "call"> = {},
+    beside: Pick<LogEntry, "control" | "call" | "watcher"> = {},
   ): Promise<LogEntry> {
     const { state } = held;
     const entry = { ...this.#entry(state.record, state.sequence, state.lastAt, events), ...beside };
@@ -217,14 +216,6 @@ export class RunLog {
       });
       return seq;
     });
-  }
-
-  /** Ids of a tenant's runs, in no order. */
-  async list(tenant: string): Promise<string[]> {
-    const { state } = await asking("list the runs of a tenant", () =>
-      this.#bus.jsm.streams.info(RUNS_STREAM, { subjects_filter: wakeSubject(tokenOf(tenant), "*") }),
-    );
-    return Object.keys(state.subjects ?? {}).map((subject) => partOf(subject.split(".")[3] ?? ""));
   }
 
   /** Makes the engine look at a run; durable. */

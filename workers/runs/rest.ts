@@ -13,8 +13,9 @@ import { isReplayed, REPLAY_HEADER } from "./idempotency.ts";
 import { capabilities, openapi } from "./operations/capabilities.ts";
 import { bulkCancel, cancelRun, pauseRun, resumeRun } from "./operations/control.ts";
 import { forkRun } from "./operations/fork.ts";
+import { listRuns } from "./operations/list.ts";
 import { inspectByToken, resolveByRun, resolveByToken } from "./operations/interrupts.ts";
-import { debugBundle, diffRuns, getAncestry, getRun, getWorkflow, listRuns, pollEvents } from "./operations/read.ts";
+import { debugBundle, diffRuns, getAncestry, getRun, getWorkflow, pollEvents } from "./operations/read.ts";
 import { createRun } from "./operations/start.ts";
 import {
   artifactAnswer,

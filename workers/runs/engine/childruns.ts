@@ -1,6 +1,8 @@
 /** Child runs as the nodes that start them see them. */
 import { BeamlineError } from "../../../contracts/errors.ts";
+import { isTerminal } from "../../../contracts/openwop/snapshot.ts";
 import type { Children } from "../nodes/children.ts";
+import { change } from "../operations/control.ts";
 import { begin, checkRunnable, recordOf } from "../operations/start.ts";
 import type { RunsPorts } from "../ports.ts";
 
@@ -14,6 +16,12 @@ export function childPorts(ports: () => RunsPorts): Children {
     },
     async look(tenant, runId) {
       return (await ports().log.find(tenant, runId))?.state;
+    },
+    async watch({ state: { record } }, runId) {
+      const { state } = await change(ports(), record.owner.tenant, runId, (now) =>
+        isTerminal(now) || now.watchers.has(record.runId) ? undefined : { events: [], watcher: record.runId },
+      );
+      return state;
     },
     async start(parent, { runId, workflowId, inputs, propagateCancellation }) {
       const all = ports();

@@ -183,5 +183,6 @@ export class Engine {
       await this.#ports.cancelChildren(tenant, runId);
     const parent: Parent | undefined = state.record.parent;
     if (parent !== undefined) await log.nudge(tenant, parent.runId);
+    for (const watcher of state.watchers) await log.nudge(tenant, watcher);
   }
 }

@@ -1,6 +1,6 @@
 /** What a replay takes from its source instead of the world: answers to its questions; and how it notices that it went another way. */
 import { objectOr, sameJson } from "../../../contracts/openwop/json.ts";
-import type { NewEvent, RunEvent } from "../../../contracts/openwop/log.ts";
+import { TERMINAL_EVENTS, type NewEvent, type RunEvent } from "../../../contracts/openwop/log.ts";
 import type { NodeState, RunState } from "../../../contracts/openwop/state.ts";
 
 const ANSWERS = new Set(["approval.received", "clarification.resolved", "interrupt.resolved", "node.resumed"]);
@@ -51,22 +51,20 @@ export function recordedAnswers(
   return [];
 }
 
-/** The first node that came out differently; undefined while both agree. */
+/** The first node that came out differently; undefined while both agree. What a source that goes on has not come to yet is no difference. */
 export function divergence(sourceRunId: string, source: readonly RunEvent[], state: RunState): NewEvent | undefined {
-  const ended = new Map(
-    source
-      .filter(({ type }) => type === "node.completed" || type === "node.failed")
-      .map((event) => [event.nodeId, event]),
-  );
+  const over = TERMINAL_EVENTS.has(source.at(-1)?.type ?? "");
+  const ends = source.filter(({ type }) => type === "node.completed" || type === "node.failed");
+  const byNode = Map.groupBy(ends, ({ nodeId }) => nodeId);
   for (const own of state.nodes.values()) {
     if (own.status !== "completed" && own.status !== "failed") continue;
-    const original = ended.get(own.nodeId);
-    const agrees =
-      original?.type === `node.${own.status}` &&
-      (own.status === "failed" || sameJson(lasting(objectOr(original.payload)["outputs"]), lasting(own.outputs)));
-    if (agrees) continue;
-    const divergenceKind =
-      original === undefined ? "extra" : original.type === `node.${own.status}` ? "output" : "type-mismatch";
+    const turns = byNode.get(own.nodeId) ?? [];
+    // A node that was refused has ended without a start.
+    const turn = Math.max(1, own.iterations);
+    const original = turns[turn - 1];
+    if (original === undefined && !over) continue;
+    const divergenceKind = differenceOf(original, own) ?? (over && turns.length > turn ? "missing" : undefined);
+    if (divergenceKind === undefined) continue;
     return {
       type: "replay.diverged",
       payload: {
@@ -79,6 +77,13 @@ export function divergence(sourceRunId: string, source: readonly RunEvent[], sta
     };
   }
   return undefined;
+}
+
+function differenceOf(original: RunEvent | undefined, { status, outputs }: NodeState): string | undefined {
+  if (original === undefined) return "extra";
+  if (original.type !== `node.${status}`) return "type-mismatch";
+  const same = status === "failed" || sameJson(lasting(objectOr(original.payload)["outputs"]), lasting(outputs));
+  return same ? undefined : "output";
 }
 
 /** Outputs without the moments in them. */

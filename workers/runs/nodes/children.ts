@@ -24,6 +24,8 @@ export interface Children {
   exists(tenant: string, workflowId: string): Promise<boolean>;
   /** The child's state, undefined before it has one. */
   look(tenant: string, runId: string): Promise<RunState | undefined>;
+  /** Has the caller's run woken when a child that is not its own ends; the child's state. Doing so again changes nothing. */
+  watch(caller: NodeCall, runId: string): Promise<RunState>;
 }
 
 /**
@@ -38,6 +40,14 @@ async function childOf(children: Children, call: NodeCall, part: number): Promis
   if (ids.length === 1) return own;
   for (const id of ids) if (known.has(id) || (await children.look(tenant, id)) !== undefined) return id;
   return own;
+}
+
+/** A child that has ended; undefined while it goes on. Its parent hears of its end, a replay that looks at it asks to be told. */
+async function endOf(children: Children, call: NodeCall, child: RunState): Promise<RunState | undefined> {
+  const { runId, parent } = child.record;
+  const own = parent?.runId === call.state.record.runId;
+  const now = own || TERMINAL_STATUS.has(child.status) ? child : await children.watch(call, runId);
+  return TERMINAL_STATUS.has(now.status) ? now : undefined;
 }
 
 /** The same child for the same turn of the same node, however often it is started. */
@@ -78,9 +88,11 @@ export function childNodes(children: Children): readonly NodeType[] {
         if (config["waitForCompletion"] === false) return completed({ childRunId: runId, childStatus: "running" });
         return { kind: "waits" };
       }
-      if (config["waitForCompletion"] === false) return completed({ childRunId: runId, childStatus: child.status });
-      if (!TERMINAL_STATUS.has(child.status)) return { kind: "waits" };
-      return childEnded(call, child, config["onChildFailure"] === "absorb", objectOr(config["outputMapping"]));
+      // It was running when it was started: what has become of it since is not asked, so that a replay says the same.
+      if (config["waitForCompletion"] === false) return completed({ childRunId: runId, childStatus: "running" });
+      const ended = await endOf(children, call, child);
+      if (ended === undefined) return { kind: "waits" };
+      return childEnded(call, ended, config["onChildFailure"] === "absorb", objectOr(config["outputMapping"]));
     },
     check: (node, field) => needsText(node.config, field, "workflowId"),
   };
@@ -121,8 +133,8 @@ export function childNodes(children: Children): readonly NodeType[] {
             events: [...events, dispatched(node.id, runId, workflowId, undefined, cause)],
           };
         }
-        const child = await children.look(tenant, runId);
-        if (child === undefined) {
+        const seen = await children.look(tenant, runId);
+        if (seen === undefined) {
           const mapping = objectOr(objectOr(config["perWorkerInputMappings"])[workflowId] ?? config["inputMapping"]);
           await children.start(call, {
             runId,
@@ -132,7 +144,8 @@ export function childNodes(children: Children): readonly NodeType[] {
           });
           return { kind: "waits", events };
         }
-        if (!TERMINAL_STATUS.has(child.status)) return { kind: "waits", events };
+        const child = await endOf(children, call, seen);
+        if (child === undefined) return { kind: "waits", events };
         if (known.status !== child.status) events.push(dispatched(node.id, runId, workflowId, child.status, cause));
         outcomes.push({ childRunId: runId, workflowId, childStatus: child.status });
         const mapping = objectOr(objectOr(config["perWorkerOutputMappings"])[workflowId] ?? config["outputMapping"]);

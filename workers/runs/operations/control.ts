@@ -1,7 +1,7 @@
 /** Cancel, pause, resume (OpenWOP, pause, resume, drain, cancel). Each is one append, checked against the log; the engine follows it. */
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { textOr, type Json } from "../../../contracts/openwop/json.ts";
-import type { LogEntry, NewEvent } from "../../../contracts/openwop/log.ts";
+import type { Control, LogEntry, NewEvent } from "../../../contracts/openwop/log.ts";
 import { isTerminal, statusOf } from "../../../contracts/openwop/snapshot.ts";
 import type { RunState } from "../../../contracts/openwop/state.ts";
 import { bodyOf, invalid, oneOf, text } from "../body.ts";
@@ -17,7 +17,8 @@ const MAX_TRIES = 50;
 
 export interface Decision {
   readonly events: readonly NewEvent[];
-  readonly control?: LogEntry["control"];
+  readonly control?: Control;
+  readonly watcher?: string;
 }
 
 /** An append nobody had to make has no entry. */
@@ -43,8 +44,8 @@ export async function change(
     }
     const decision = decide(held.state);
     if (decision === undefined) return held;
-    const { events, control } = decision;
-    const beside = { ...(control !== undefined && { control }), ...(call?.keyed === true && { call: call.id }) };
+    const { events, ...more } = decision;
+    const beside = { ...more, ...(call?.keyed === true && { call: call.id }) };
     let entry: LogEntry;
     try {
       entry = await ports.log.extend(held, events, beside);
@@ -100,13 +101,17 @@ function cancelEvents({ clock }: RunsPorts, state: RunState, extra: Json): NewEv
   return [...events, { type: "run.cancelled", payload: { ...extra, durationMs } }];
 }
 
-/** Cancels the children of a run that has ended, those that may outlive it apart. */
+/**
+ * Cancels children of a run that has ended: of one that was cancelled those that do not outlive it, of one that failed those it still waited
+ * for. What a completed run started and did not wait for goes on.
+ */
 export async function cancelChildren(ports: RunsPorts, tenant: string, runId: string): Promise<void> {
   const { state } = await ports.log.get(tenant, runId);
   const reason = state.status === "cancelled" ? "parent-cancelled" : "parent-ended";
   for (const child of state.children.values()) {
     const held = await ports.log.find(tenant, child.runId);
     const parent = held?.state.record.parent;
+    if (state.status !== "cancelled" && state.nodes.get(child.nodeId)?.status !== "cancelled") continue;
     // The children a replay looks at are those of its source.
     if (
       held === undefined ||

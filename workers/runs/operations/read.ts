@@ -3,8 +3,8 @@ import { BeamlineError } from "../../../contracts/errors.ts";
 import { isObject, sameJson, type Json } from "../../../contracts/openwop/json.ts";
 import type { RunEvent } from "../../../contracts/openwop/log.ts";
 import { isTerminal, openInterrupt, snapshotOf } from "../../../contracts/openwop/snapshot.ts";
-import { RUN_STATUSES, type Interrupt, type RunState } from "../../../contracts/openwop/state.ts";
-import { invalid, oneOf } from "../body.ts";
+import type { Interrupt, RunState } from "../../../contracts/openwop/state.ts";
+import { invalid } from "../body.ts";
 import { bytesOf, expectFits, largestAnswer } from "../answersize.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
 import type { RunsPorts } from "../ports.ts";
@@ -30,7 +30,8 @@ export async function getRun(ports: RunsPorts, asker: Asker, runId: string): Pro
   return { status: 200, body, ...(settled && { headers: { etag: `"${runId}-${state.sequence}"` } }) };
 }
 
-async function shown(
+/** The snapshot as it is told, and whether nothing but the run itself can change it. */
+export async function shown(
   ports: RunsPorts,
   asker: Asker,
   state: RunState,
@@ -236,33 +237,6 @@ export async function debugBundle({ log, host, clock, bus }: RunsPorts, asker: A
     headers: { "cache-control": "no-store" },
     body: { ...base, events, metrics, ...redaction, ...truncated },
   };
-}
-
-/** Runs of the caller's tenant, newest first. `limit` 1 to 500, default 50; `status` filters. Our own addition. */
-export async function listRuns(ports: RunsPorts, asker: Asker, query: Json): Promise<Answer> {
-  permit(asker, "runs:read");
-  const limit = Number(query["limit"] ?? 50);
-  if (!Number.isInteger(limit) || limit < 1 || limit > 500)
-    throw invalid("limit", "must be a whole number from 1 to 500");
-  if (query["status"] !== undefined) oneOf(...RUN_STATUSES)(query["status"], "status");
-  const ids = await ports.log.list(asker.tenant);
-  const runs: Json[] = [];
-  for (const runId of ids.toSorted().toReversed()) {
-    if (runs.length >= limit) break;
-    const held = await ports.log.find(asker.tenant, runId);
-    if (held === undefined) continue;
-    const { status, workflowId, startedAt, completedAt, currentNodeId } = snapshotOf(held.state);
-    if (query["status"] !== undefined && query["status"] !== status) continue;
-    runs.push({
-      runId,
-      workflowId,
-      status,
-      startedAt,
-      ...(completedAt !== undefined && { completedAt }),
-      ...(currentNodeId !== undefined && { currentNodeId }),
-    });
-  }
-  return { status: 200, body: { runs } };
 }
 
 const POLL_MS = 10_000;
