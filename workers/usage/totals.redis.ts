@@ -52,7 +52,8 @@ export class TotalsStore {
   /** `incarnation` tells this stream from an earlier one of the same name: its totals lie apart. */
   constructor(redis: Redis, incarnation: string) {
     this.#redis = redis;
-    this.#base = `beamline:usage:${incarnation}`;
+    // Of the second layout: totals of the first could count an event twice, and are made again.
+    this.#base = `beamline:usage:2:${incarnation}`;
   }
 
   /** Last sequence applied; undefined when there is no projection. Throws `unavailable`. */

@@ -104,8 +104,9 @@ export class Totals {
 
   /** T1. False when the projection is behind what was read: reading has to begin again there. */
   async #apply(batch: readonly Entry[]): Promise<boolean> {
-    let rest = batch;
     for (;;) {
+      // What another worker had applied beyond the last batch may reach into this one.
+      const rest = batch.filter(({ seq }) => seq > this.#applied);
       const last = rest.at(-1);
       if (last === undefined) return true;
       const at = await this.#store.apply(this.#applied, last.seq, additionsOf(rest));
@@ -115,7 +116,6 @@ export class Totals {
       }
       if (at < this.#applied) return false;
       this.#applied = at;
-      rest = rest.filter(({ seq }) => seq > at);
     }
   }
 }
