@@ -1,6 +1,7 @@
 /** Stream modes: which events a listener gets (OpenWOP, streaming). Shared by SSE, poll and gRPC. */
 import { BeamlineError } from "../errors.ts";
-import type { RunEvent } from "./log.ts";
+import { objectOr, textOr } from "./json.ts";
+import { TERMINAL_EVENTS, TERMINAL_STATUS, type RunEvent } from "./log.ts";
 
 export const STREAM_MODES = ["updates", "values", "messages", "debug"] as const;
 export type StreamMode = (typeof STREAM_MODES)[number];
@@ -81,7 +82,18 @@ export function seenIn(modes: ReadonlySet<StreamMode>, event: RunEvent): RunEven
   return modes.has("debug") || (modes.has("updates") && isUpdate(event.type)) ? event : undefined;
 }
 
-/** Events after which a buffer is sent at once. */
-export function flushesBuffer(type: string): boolean {
-  return type === "node.suspended" || type === "run.completed" || type === "run.failed" || type === "run.cancelled";
+const urgent = new Set([
+  ...TERMINAL_EVENTS,
+  "node.suspended",
+  // What a suspended node asks comes right behind it, and somebody is to answer.
+  "interrupt.requested",
+  "approval.requested",
+  "clarification.requested",
+]);
+
+/** Events after which a buffer is sent at once: ends, questions, and states in which a run ended or waits. */
+export function flushesBuffer({ type, payload }: RunEvent): boolean {
+  if (type !== "state.snapshot") return urgent.has(type);
+  const status = textOr(objectOr(payload)["status"], "");
+  return TERMINAL_STATUS.has(status) || status.startsWith("waiting-");
 }

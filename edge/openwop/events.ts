@@ -1,11 +1,11 @@
 /** The events a client asked for, in its modes and from its cursor on: one source for SSE, poll and gRPC (OpenWOP, streaming). */
 import type { Bus } from "../../bus/connect.ts";
 import { foldEntry } from "../../contracts/openwop/fold.ts";
-import { TERMINAL_EVENTS, type LogEntry, type RunEvent } from "../../contracts/openwop/log.ts";
+import type { LogEntry, RunEvent } from "../../contracts/openwop/log.ts";
 import { flushesBuffer, seenIn, type StreamMode } from "../../contracts/openwop/modes.ts";
 import { snapshotOf } from "../../contracts/openwop/snapshot.ts";
 import type { RunState } from "../../contracts/openwop/state.ts";
-import { followLog } from "./log.ts";
+import { followLog, hasEnded, liveLog, notFound, readLog } from "./log.ts";
 
 export interface Wanted {
   readonly tenant: string;
@@ -28,21 +28,35 @@ export async function* eventsOf(bus: Bus, wanted: Wanted, signal: AbortSignal): 
   }
 }
 
-/** `values`: the state after each append, as an event of its own. A client that comes back gets the state first. */
+/** `values`: the state after each append, as an event of its own. A client that comes back gets the state first, also when nothing happens. */
 async function* snapshots(bus: Bus, { tenant, runId, after }: Wanted, signal: AbortSignal): AsyncGenerator<RunEvent> {
   let state: RunState | undefined;
-  let caughtUp: RunEvent | undefined;
-  for await (const entry of followLog(bus, tenant, runId, signal)) {
+  let newest: RunEvent | undefined;
+  const fold = (entry: LogEntry): RunEvent | undefined => {
     state = foldEntry(state, withoutReal(entry));
     const last = entry.events.at(-1);
-    if (last === undefined) continue;
-    const shown = { ...last, type: "state.snapshot", payload: snapshotOf(state) };
-    if (last.sequence > after) {
-      if (caughtUp !== undefined) yield caughtUp;
-      caughtUp = undefined;
-      yield shown;
-    } else caughtUp = shown;
-    if (TERMINAL_EVENTS.has(last.type) && caughtUp !== undefined) yield caughtUp;
+    newest = last ?? newest;
+    return last;
+  };
+  const shown = (last: RunEvent): RunEvent => ({
+    ...last,
+    type: "state.snapshot",
+    payload: state === undefined ? {} : snapshotOf(state),
+  });
+  const { entries, lastSeq } = await readLog(bus, tenant, runId, 1);
+  if (entries.length === 0) throw notFound(runId);
+  let told = false;
+  for (const entry of entries) {
+    const last = fold(entry);
+    if (last === undefined || last.sequence <= after) continue;
+    told = true;
+    yield shown(last);
+  }
+  if (!told && newest !== undefined) yield shown(newest);
+  if (hasEnded(entries) || signal.aborted) return;
+  for await (const entry of liveLog(bus, tenant, runId, lastSeq + 1, signal)) {
+    const last = fold(entry);
+    if (last !== undefined && last.sequence > after) yield shown(last);
   }
 }
 
@@ -72,7 +86,7 @@ export async function* buffered(
       if (held.length === 0) due = performance.now() + bufferMs;
       held.push(outcome.value);
       next = iterator.next();
-      if (flushesBuffer(outcome.value.type)) {
+      if (flushesBuffer(outcome.value)) {
         yield held;
         held = [];
       }
