@@ -104,9 +104,11 @@ test("a second start on the same data directory is refused, and says who holds i
 
 test("a taken default port is left alone: another is chosen, with a note", async () => {
   using directory = scratch();
-  const other = createServer().listen(4222, LOOPBACK);
-  other.on("error", () => {}); // Someone else holds it: as good.
-  await Promise.race([once(other, "listening"), once(other, "close"), once(other, "error").catch(() => {})]);
+  const other = createServer();
+  await new Promise((resolve) => {
+    other.once("error", resolve); // Someone else holds it: as good.
+    other.listen(4222, LOOPBACK, () => resolve(undefined));
+  });
   await using nats = await startNats({ dataDir: directory.path, ports: "default" });
   expect(nats.port).not.toBe(4222);
   expect(nats.note).toBe("port 4222 is taken by something else");

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect } from "vitest";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { startWorld, type World } from "../kit/world.ts";
-import { admin, ask, putPolicy, request, serveExtension } from "./kit.ts";
+import { admin, ask, putPolicy, request } from "./kit.ts";
 
 let world: World;
 beforeAll(async () => {
@@ -18,14 +18,32 @@ verifies(
   "clear-failure",
   "two figures beyond their thresholds: what comes is refused with when to come back",
   async () => {
-    // A slow extension holds every place of the worker; far more calls wait than the thresholds allow.
-    serveExtension(await world.connect("publisher", "slow"), "beamline.ext.pre.slow.v1", () => undefined);
+    // An extension that answers when it is told to holds every place of the worker; far more calls wait than the thresholds allow.
+    const held: (() => void)[] = [];
+    (await world.connect("publisher", "slow")).nc.subscribe("beamline.ext.pre.slow.v1", {
+      callback: (_error, message) => void held.push(() => message.respond("{}")),
+    });
     await admin(world, "upsert_extension", {
       tenant_id: "*",
-      extension: { id: "slow", type: "pre", timeout_ms: 250 },
+      extension: { id: "slow", type: "pre", timeout_ms: 5_000 },
     });
     await putPolicy(world, "acme", "slow", { providers: [{ name: "p", weight: 1 }], pre: [{ id: "slow" }] });
-    const replies = await Promise.all(Array.from({ length: 2_500 }, () => ask(world, request("acme", "slow"))));
+    let answered = 0;
+    const asking = Array.from({ length: 2_500 }, async () => {
+      const reply = await ask(world, request("acme", "slow"));
+      answered++;
+      return reply;
+    });
+    // Whoever takes the place of the one let go is held too, until the worker knows that it has too much.
+    await until(() => {
+      held.shift()?.();
+      return answered > 1_000;
+    }, "refusals");
+    await until(() => {
+      while (held.length > 0) held.shift()?.();
+      return answered === asking.length;
+    }, "all replies");
+    const replies = await Promise.all(asking);
     const refused = replies.filter((reply) => reply["ok"] === false);
     expect(replies.filter((reply) => "provider_id" in reply).length).toBeGreaterThan(0);
     expect(refused.length).toBeGreaterThan(1_000);
