@@ -102,7 +102,7 @@ test("stream-modes-buffer: batches, an early flush at the end, nothing lost; imp
   const { frames } = await sse(`/v1/runs/${await delayed(300)}/events?bufferMs=4000`);
   expect(frames.every(({ event }) => event === "batch")).toBe(true);
   expect(frames.flatMap(({ data }) => (data as RunEvent[]).map(({ type }) => type)).at(-1)).toBe("run.completed");
-  expect(performance.now() - started).toBeLessThan(2_300);
+  expect(performance.now() - started).toBeLessThan(3_900);
   for (const bufferMs of ["99999", "-1", "soon"])
     expect((await host.rest("GET", `/v1/runs/x/events?bufferMs=${bufferMs}`)).body.error).toBe("validation_error");
 });
