@@ -4,6 +4,7 @@
  * M1 The event carries the message id `usage-<assignment_id>`, and the stream keeps one message per id; so two replicas, a redelivery and a lost Redis
  *    end in one event.
  * M2 Nothing is marked as metered before its event is stored.
+ * M3 A result that comes again is looked up in the stream before its event is published: who listens without the stream would hear it twice.
  */
 import type { Bus } from "../../bus/connect.ts";
 import { findDuplicate } from "../../bus/publish.ts";
@@ -30,11 +31,18 @@ export class Metering {
     this.#publish = publish;
   }
 
-  /** Meters a result. False when it was metered before. Throws as `publishRetrying`: the result must then come again. */
-  async meter(result: Result, traceparent: string): Promise<boolean> {
+  /**
+   * Meters a result; `again` when it has come before (M3). False when it was metered before. Throws as `publishRetrying`: the result must then come
+   * again.
+   */
+  async meter(result: Result, traceparent: string, again: boolean): Promise<boolean> {
     const { tenant_id, provider_id, job } = result;
     const id = usageMsgId(result);
     if (await this.#seen.wasMetered(tenant_id, id)) return false;
+    if (again && this.#publish && (await findDuplicate(this.#bus, probeSubject.usage, id)) !== undefined) {
+      await this.#seen.markMetered(tenant_id, id);
+      return false;
+    }
     let first = true;
     if (this.#publish) {
       try {

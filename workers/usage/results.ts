@@ -28,7 +28,7 @@ export interface ResultPorts {
 
 export function resultHandler({ metering, health, checkTenant, measures, log }: ResultPorts): MessageHandler {
   const subject = execSubject.result;
-  return async (payload, { headers, msgId, timestampMs }) => {
+  return async (payload, { headers, msgId, timestampMs, deliveryCount, attempt }) => {
     for (const violation of headerViolations(headers, msgId)) {
       measures.router_nats_contract_violations_total.with({ subject, violation }).add();
       log.warn("a result breaks the header contract", {
@@ -46,7 +46,7 @@ export function resultHandler({ metering, health, checkTenant, measures, log }: 
       "beamline.router.process.result",
       traceparent,
       attributes,
-      (onward) => metering.meter(result, onward),
+      (onward) => metering.meter(result, onward, deliveryCount > 1 || attempt > 1),
       SpanKind.CONSUMER,
     );
     if (!first) return measures.router_results_duplicate_total.with().add();
