@@ -90,6 +90,17 @@ class OpenwopHttp {
       const headers = this.#headers(request, false);
       return this.#admitted(headers, () => this.#poll(request, reply, headers));
     });
+    for (const method of ["GET", "POST"] as const) {
+      app.route({
+        method,
+        url: "/v1/runs/:runId/annotations",
+        handler: async (request) => {
+          this.#headers(request, false);
+          const details = { capability: "feedback" };
+          throw new BeamlineError("capability_not_provided", "annotations of runs are not provided", { details });
+        },
+      });
+    }
     for (const root of UNVERSIONED) {
       for (const path of [`/${root}`, `/${root}/*`]) {
         app.all(path, (request) => {
@@ -143,15 +154,13 @@ class OpenwopHttp {
     const query = request.query as Record<string, string | string[] | undefined>;
     const modes = parseModes([query["streamMode"] ?? []].flat().flatMap((text) => text.split(",")));
     const bufferMs = parseBufferMs(query["bufferMs"]);
-    const after = parseCursor(
-      request.headers["last-event-id"] ?? query["lastEventId"] ?? query["lastSequence"],
-      "Last-Event-ID",
-    );
+    const cursor = request.headers["last-event-id"] ?? query["lastEventId"];
+    const after = parseCursor(cursor ?? query["lastSequence"], "Last-Event-ID");
     if (
       request.headers.accept?.includes("application/json") === true &&
       !request.headers.accept.includes("text/event-stream")
     )
-      return this.#poll(request, reply, headers);
+      return this.#poll(request, reply, headers, cursor === undefined ? undefined : after);
     const gone = new AbortController();
     request.raw.once("close", () => gone.abort());
     reply.raw.once("close", () => gone.abort());
@@ -183,9 +192,11 @@ class OpenwopHttp {
     return reply;
   }
 
-  async #poll(request: FastifyRequest, reply: FastifyReply, headers: Headers): Promise<unknown> {
+  /** `after` is the cursor of a stream that is read as a poll. */
+  async #poll(request: FastifyRequest, reply: FastifyReply, headers: Headers, after?: number): Promise<unknown> {
     permitRead(headers);
-    const query = request.query as Record<string, string | undefined>;
+    const asked = request.query as Record<string, string | undefined>;
+    const query = after === undefined ? asked : { ...asked, lastSequence: String(after) };
     const gone = new AbortController();
     reply.raw.once("close", () => gone.abort());
     const answer = await poll(

@@ -82,6 +82,14 @@ test("capability_not_provided: evaluation runs, residency", async () => {
   }
 });
 
+test("capability_not_provided: annotations, for whoever may ask", async () => {
+  for (const method of ["GET", "POST"]) {
+    const { status, body } = await host.rest(method, "/v1/runs/any/annotations");
+    expect([status, body.error, body.details.capability]).toEqual([501, "capability_not_provided", "feedback"]);
+    expect((await host.rest(method, "/v1/runs/any/annotations", undefined, {}, "")).status).toBe(401);
+  }
+});
+
 test("forced engine versions: for test keys, within the range of discovery", async () => {
   const live = await post(noop, { "x-force-engine-version": "1" }, KEYS.live);
   expect([live.status, live.body.error]).toEqual([403, "force_engine_version_forbidden"]);

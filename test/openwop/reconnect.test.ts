@@ -78,6 +78,17 @@ test.each(["updates", "values"])(
   },
 );
 
+test("a stream asked for as JSON is a poll, from the id the client has", async () => {
+  const runId = await host.start("conformance-multi-node");
+  await host.reaches(runId, "completed");
+  const events = await host.events(runId);
+  const headers = { accept: "application/json", "last-event-id": "2" };
+  const { body } = await host.rest("GET", `/v1/runs/${runId}/events`, undefined, headers);
+  expect(body).toEqual({ events: events.slice(3), isComplete: true });
+  const asked = await host.rest("GET", `/v1/runs/${runId}/events?since=3`, undefined, { accept: "application/json" });
+  expect(asked.body.events).toEqual(events.slice(4));
+});
+
 test("streamMode=values: whoever comes back has the state first, although nothing happens; then what comes", async () => {
   const runId = await waiting(host, "conformance-approval", "waiting-approval");
   const last = (await host.events(runId)).at(-1)?.sequence ?? -1;

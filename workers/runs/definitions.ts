@@ -25,7 +25,7 @@ export interface Current {
 }
 
 const CACHED = 2_000;
-/** How long a lookup by id is believed, milliseconds. A version registered here is seen at once. */
+/** How long a lookup by id is believed when no other worker says that something was registered, milliseconds. */
 const FRESH_MS = 1_000;
 const HISTORY = 50;
 
@@ -34,10 +34,21 @@ export class Definitions {
   readonly #current: Records<Current>;
   readonly #graphs = new Map<string, Graph>();
   readonly #lookups = new Map<string, { readonly until: number; readonly found: Current | undefined }>();
+  readonly #tell: () => void;
+  /** Counts what was forgotten: a lookup that was under way meanwhile is not kept. */
+  #forgotten = 0;
 
-  constructor(versions: Records<WorkflowDefinition>, current: Records<Current>) {
+  /** @param tell has the other workers forget their lookups; who hears of it afterwards from anybody finds them forgotten */
+  constructor(versions: Records<WorkflowDefinition>, current: Records<Current>, tell: () => void = () => undefined) {
     this.#versions = versions;
     this.#current = current;
+    this.#tell = tell;
+  }
+
+  /** Something was registered: looks again. */
+  forget(): void {
+    this.#forgotten++;
+    this.#lookups.clear();
   }
 
   /** Stores a checked definition and makes it the current one. Storing the same again changes nothing. */
@@ -65,7 +76,8 @@ export class Definitions {
         history,
       };
       if ((await this.#current.swap([tenant, definition.id], current, before?.revision ?? 0)) === undefined) continue;
-      this.#lookups.clear();
+      this.forget();
+      this.#tell();
       return { current, changed: true };
     }
   }
@@ -75,10 +87,12 @@ export class Definitions {
     const key = `${tenant}\0${id}`;
     const known = this.#lookups.get(key);
     if (known !== undefined && known.until > performance.now()) return known.found;
+    const before = this.#forgotten;
     const found = (await this.#current.get(tenant, id))?.value ?? (await this.#current.get(SHARED_TENANT, id))?.value;
     if (this.#lookups.size >= CACHED) this.#lookups.clear();
     // What is not there is looked for again: it may be registered by another process right now.
-    if (found !== undefined) this.#lookups.set(key, { until: performance.now() + FRESH_MS, found });
+    if (found !== undefined && before === this.#forgotten)
+      this.#lookups.set(key, { until: performance.now() + FRESH_MS, found });
     return found;
   }
 

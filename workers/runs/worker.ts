@@ -52,6 +52,7 @@ const RETENTION_DAYS = 90;
 /** Longest time a run sleeps in one go, milliseconds. */
 const LONGEST_SLEEP_MS = 30 * 24 * 60 * 60_000;
 const SHORT_WAITS = 64;
+const WORKFLOWS_CHANGED = "beamline.runs.v1.workflows_changed";
 
 export const runsWorker = defineWorker({
   name: "runs",
@@ -97,6 +98,13 @@ export const runsWorker = defineWorker({
     const definitions = new Definitions(
       new Records<WorkflowDefinition>(bus, buckets.workflowVersions),
       new Records<Current>(bus, buckets.workflows),
+      // Said before the answer goes out, on the same connection: whoever has the answer asks workers that have heard it.
+      () => bus.send(WORKFLOWS_CHANGED, ""),
+    );
+    scope.use(
+      "workflow news",
+      bus.nc.subscribe(WORKFLOWS_CHANGED, { callback: () => definitions.forget() }),
+      (subscription) => subscription.unsubscribe(),
     );
     const secrets = await sharedSecrets(new Records(bus, buckets.runSecrets), config.OPENWOP_TOKEN_SECRETS);
     const egress = scope.use("egress", createEgress({ allow: config.OPENWOP_EGRESS_ALLOW }), (e) => e.close());

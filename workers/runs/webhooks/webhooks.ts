@@ -79,6 +79,7 @@ export class Webhooks {
   readonly #records: Records<Subscription>;
   readonly #known = new Map<string, { readonly until: number; readonly list: readonly Subscription[] }>();
   readonly #unsubscribe: () => void;
+  #forgotten = 0;
   #deliveries: Consumption | undefined;
   #fanOut: Promise<Consumption> | undefined;
 
@@ -181,7 +182,7 @@ export class Webhooks {
     if ((await this.#records.get(tenant, webhookId)) === undefined) return false;
     await this.#records.remove(tenant, webhookId);
     this.#options.bus.send(CHANGED_SUBJECT, "");
-    this.#known.clear();
+    this.#forget();
     return true;
   }
 
@@ -198,8 +199,13 @@ export class Webhooks {
     await this.#deliveries?.stop(deadline);
   }
 
-  #changed(): void {
+  #forget(): void {
+    this.#forgotten++;
     this.#known.clear();
+  }
+
+  #changed(): void {
+    this.#forget();
     this.#start().catch((thrown: unknown) =>
       this.#options.logger.warn("webhooks cannot be delivered", { error: thrown }),
     );
@@ -264,8 +270,10 @@ export class Webhooks {
     const { clock } = this.#options;
     const known = this.#known.get(tenant);
     if (known !== undefined && known.until > clock.monotonic()) return known.list;
+    const before = this.#forgotten;
     const list = await this.list(tenant);
-    this.#known.set(tenant, { until: clock.monotonic() + FRESH_MS, list });
+    // Read while something changed, it may lack that.
+    if (before === this.#forgotten) this.#known.set(tenant, { until: clock.monotonic() + FRESH_MS, list });
     return list;
   }
 
