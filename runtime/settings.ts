@@ -55,7 +55,11 @@ export const processSettings = {
     pattern: /^[^=,]+=[^,]*(,[^=,]+=[^,]*)*$/,
     expected: "name=value pairs separated by commas",
   }),
-  OTEL_EXPORTER_OTLP_PROTOCOL: choice(["http/json"], "http/json", "How spans are encoded for the collector."),
+  OTEL_EXPORTER_OTLP_PROTOCOL: choice(
+    ["http/protobuf", "http/json"],
+    "http/protobuf",
+    "How spans are encoded for the collector.",
+  ),
   OTEL_TRACES_SAMPLER: choice(
     [
       "parentbased_traceidratio",

@@ -1,5 +1,6 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { metrics as metricsApi } from "@opentelemetry/api";
 import { expect, test } from "vitest";
 import { loadConfig } from "./config.ts";
@@ -52,33 +53,74 @@ test("metrics come out as Prometheus text: ours, the process's, and those of the
   }
 });
 
-test("spans reach the configured collector, with the configured headers, before shutdown ends", async () => {
-  const received: { url: string | undefined; key: unknown; body: string }[] = [];
-  const collector = createServer((request, response) => {
-    let body = "";
-    request.on("data", (chunk: Buffer) => (body += chunk.toString()));
-    request.on("end", () => {
-      received.push({ url: request.url, key: request.headers["x-key"], body });
-      response.end("{}");
-    });
-  });
-  await new Promise<void>((resolve) => collector.listen(0, "127.0.0.1", resolve));
-  // A server that listens on a port says where.
-  const { port } = collector.address() as AddressInfo;
-  try {
-    const env = { OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}/`, OTEL_EXPORTER_OTLP_HEADERS: "x-key=a%20b" };
-    const telemetry = startTelemetry({ service: "edge", config: loadConfig(processSettings, env) });
-    expect(telemetry.tracing).toBe(true);
-    withSpan("beamline.router.decide", sampled, { tenant_id: "t" }, () => {});
-    await telemetry.shutdown();
-    expect(received).toHaveLength(1);
-    expect(received[0]).toMatchObject({ url: "/v1/traces", key: "a b" });
-    expect(received[0]?.body).toContain('"name":"beamline.router.decide"');
-    expect(received[0]?.body).toContain("0af7651916cd43dd8448eb211c80319c");
-  } finally {
-    await new Promise((resolve) => collector.close(resolve));
+/** The name and the trace of a span in the standard's protobuf form (opentelemetry-proto, trace/v1/trace.proto): resource_spans 1, scope_spans 2, spans 2. */
+function spanIn(body: Buffer): { name: string; traceId: string } {
+  const [resource] = fieldsOf(body, 1);
+  const [scope] = fieldsOf(resource, 2);
+  const [span] = fieldsOf(scope, 2);
+  return {
+    name: Buffer.from(fieldsOf(span, 5)[0] ?? []).toString(),
+    traceId: Buffer.from(fieldsOf(span, 1)[0] ?? []).toString("hex"),
+  };
+}
+
+/** The values of a field whose values have a length. */
+function fieldsOf(message: Uint8Array = new Uint8Array(), wanted: number): Uint8Array[] {
+  const reader = new BinaryReader(message);
+  const found: Uint8Array[] = [];
+  while (reader.pos < reader.len) {
+    const [field, type] = reader.tag();
+    if (field === wanted && type === WireType.LengthDelimited) found.push(reader.bytes());
+    else reader.skip(type);
   }
-});
+  return found;
+}
+
+function spanInJson(body: Buffer): { name: string; traceId: string } {
+  const { resourceSpans } = JSON.parse(body.toString()) as {
+    resourceSpans: { scopeSpans: { spans: { name: string; traceId: string }[] }[] }[];
+  };
+  const span = resourceSpans[0]?.scopeSpans[0]?.spans[0];
+  return { name: span?.name ?? "", traceId: span?.traceId ?? "" };
+}
+
+test.each([
+  [{}, "application/x-protobuf", spanIn],
+  [{ OTEL_EXPORTER_OTLP_PROTOCOL: "http/json" }, "application/json", spanInJson],
+])(
+  "spans reach the configured collector, with the configured headers, before shutdown ends: %o",
+  async (protocol, type, read) => {
+    const received: { url: string | undefined; key: unknown; type: unknown; body: Buffer }[] = [];
+    const collector = createServer((request, response) => {
+      const parts: Buffer[] = [];
+      request.on("data", (chunk: Buffer) => parts.push(chunk));
+      request.on("end", () => {
+        const { "x-key": key, "content-type": sent } = request.headers;
+        received.push({ url: request.url, key, type: sent, body: Buffer.concat(parts) });
+        response.end();
+      });
+    });
+    await new Promise<void>((resolve) => collector.listen(0, "127.0.0.1", resolve));
+    // A server that listens on a port says where.
+    const { port } = collector.address() as AddressInfo;
+    try {
+      const endpoint = { OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}/` };
+      const env = { ...endpoint, ...protocol, OTEL_EXPORTER_OTLP_HEADERS: "x-key=a%20b" };
+      const telemetry = startTelemetry({ service: "edge", config: loadConfig(processSettings, env) });
+      expect(telemetry.tracing).toBe(true);
+      withSpan("beamline.router.decide", sampled, { tenant_id: "t" }, () => {});
+      await telemetry.shutdown();
+      expect(received).toHaveLength(1);
+      expect(received[0]).toMatchObject({ url: "/v1/traces", key: "a b", type });
+      expect(read(received[0]?.body ?? Buffer.alloc(0))).toEqual({
+        name: "beamline.router.decide",
+        traceId: "0af7651916cd43dd8448eb211c80319c",
+      });
+    } finally {
+      await new Promise((resolve) => collector.close(resolve));
+    }
+  },
+);
 
 test("tracing can be turned off whatever else is set", async () => {
   const env = { OTEL_EXPORTER_OTLP_ENDPOINT: "http://127.0.0.1:9", OTEL_SDK_DISABLED: "true" };

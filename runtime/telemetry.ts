@@ -10,7 +10,8 @@ import type { DiagLogger, HrTime } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
 import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from "@opentelemetry/core";
 import { PrometheusExporter, PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
-import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";
+import { OTLPTraceExporter as JsonExporter } from "@opentelemetry/exporter-trace-otlp-http";
+import { OTLPTraceExporter as ProtobufExporter } from "@opentelemetry/exporter-trace-otlp-proto";
 import { resourceFromAttributes } from "@opentelemetry/resources";
 import type { Resource } from "@opentelemetry/resources";
 import { AggregationTemporality, DataPointType, MeterProvider } from "@opentelemetry/sdk-metrics";
@@ -147,9 +148,10 @@ function startTracing(resource: Resource, options: TelemetryOptions): (() => Pro
 
 function installTracing(resource: Resource, { config, exporter }: TelemetryOptions): SharedTracing {
   const url = tracesUrl(config);
+  const Exporter = config.OTEL_EXPORTER_OTLP_PROTOCOL === "http/json" ? JsonExporter : ProtobufExporter;
   const processor = exporter
     ? new SimpleSpanProcessor(exporter)
-    : new BatchSpanProcessor(new OTLPTraceExporter({ ...(url && { url }), headers: headersOf(config) }));
+    : new BatchSpanProcessor(new Exporter({ ...(url && { url }), headers: headersOf(config) }));
   const [sampler, recording] = sampling(config);
   const provider = new NodeTracerProvider({ resource, sampler, spanProcessors: [processor] });
   provider.register({
