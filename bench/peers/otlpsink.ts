@@ -1,21 +1,16 @@
 /** A collector that counts the spans it is sent and forgets them. */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { spansIn } from "../../test/kit/otlp.ts";
 import { servePeer } from "../kit/peer.ts";
-
-interface Export {
-  readonly resourceSpans?: readonly { readonly scopeSpans?: readonly { readonly spans?: readonly unknown[] }[] }[];
-}
 
 let spans = 0;
 const server = createServer((request, response) => {
   const chunks: Buffer[] = [];
   request.on("data", (chunk: Buffer) => chunks.push(chunk));
   request.on("end", () => {
-    const { resourceSpans = [] } = JSON.parse(Buffer.concat(chunks).toString("utf8")) as Export;
-    const lists = resourceSpans.flatMap(({ scopeSpans = [] }) => scopeSpans.map((scope) => scope.spans ?? []));
-    spans += lists.reduce((sum, list) => sum + list.length, 0);
-    response.setHeader("content-type", "application/json").end("{}");
+    spans += spansIn(Buffer.concat(chunks), request.headers["content-type"] ?? "").length;
+    response.end();
   });
 });
 server.listen(0, "127.0.0.1", () => {

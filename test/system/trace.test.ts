@@ -4,24 +4,10 @@ import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect } from "vitest";
 import { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow.ts";
 import { grpcClient } from "../kit/grpc.ts";
+import { spansIn, type Span } from "../kit/otlp.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
 import { startWorld, type World } from "../kit/world.ts";
-
-interface Span {
-  readonly service: string;
-  readonly name: string;
-  readonly traceId: string;
-  readonly spanId: string;
-  readonly parentSpanId?: string;
-}
-
-interface Export {
-  readonly resourceSpans: readonly {
-    readonly resource: { readonly attributes: readonly { key: string; value: { stringValue?: string } }[] };
-    readonly scopeSpans: readonly { readonly spans: readonly Omit<Span, "service">[] }[];
-  }[];
-}
 
 const spans: Span[] = [];
 let collector: Server;
@@ -29,14 +15,11 @@ let world: World;
 
 beforeAll(async () => {
   collector = createServer((request, response) => {
-    let body = "";
-    request.on("data", (chunk: Buffer) => (body += chunk.toString()));
+    const parts: Buffer[] = [];
+    request.on("data", (chunk: Buffer) => parts.push(chunk));
     request.on("end", () => {
-      for (const { resource, scopeSpans } of (JSON.parse(body) as Export).resourceSpans) {
-        const service = resource.attributes.find((one) => one.key === "service.name")?.value.stringValue ?? "";
-        spans.push(...scopeSpans.flatMap((scope) => scope.spans.map((span) => ({ ...span, service }))));
-      }
-      response.end("{}");
+      spans.push(...spansIn(Buffer.concat(parts), request.headers["content-type"] ?? ""));
+      response.end();
     });
   });
   await new Promise<void>((resolve) => collector.listen(0, "127.0.0.1", resolve));

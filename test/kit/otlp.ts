@@ -1,0 +1,70 @@
+/** What a collector is sent: an ExportTraceServiceRequest of OpenTelemetry's protocol, as protobuf or as JSON. */
+import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
+
+export interface Span {
+  /** `service.name` of its resource. */
+  readonly service: string;
+  readonly name: string;
+  /** Ids in hexadecimal; the parent's is empty when there is none. */
+  readonly traceId: string;
+  readonly spanId: string;
+  readonly parentSpanId: string;
+}
+
+/** All spans of a request's body. `type` is its `content-type`. */
+export function spansIn(body: Buffer, type: string): Span[] {
+  return type.startsWith("application/json") ? spansInJson(body.toString()) : spansInProtobuf(body);
+}
+
+/** Field numbers of opentelemetry-proto's `trace/v1/trace.proto`, `resource/v1/resource.proto` and `common/v1/common.proto`. */
+function spansInProtobuf(body: Buffer): Span[] {
+  return fieldsOf(body, 1).flatMap((resourceSpans) => {
+    const attributes = fieldsOf(fieldsOf(resourceSpans, 1)[0], 1);
+    const named = attributes.find((attribute) => textOf(fieldsOf(attribute, 1)[0]) === "service.name");
+    const service = textOf(fieldsOf(fieldsOf(named, 2)[0], 1)[0]);
+    return fieldsOf(resourceSpans, 2)
+      .flatMap((scopeSpans) => fieldsOf(scopeSpans, 2))
+      .map((span) => ({
+        service,
+        name: textOf(fieldsOf(span, 5)[0]),
+        traceId: hexOf(fieldsOf(span, 1)[0]),
+        spanId: hexOf(fieldsOf(span, 2)[0]),
+        parentSpanId: hexOf(fieldsOf(span, 4)[0]),
+      }));
+  });
+}
+
+const none = new Uint8Array();
+const textOf = (bytes: Uint8Array = none): string => Buffer.from(bytes).toString("utf8");
+const hexOf = (bytes: Uint8Array = none): string => Buffer.from(bytes).toString("hex");
+
+/** The values of one field that have a length: texts, bytes, messages. */
+function fieldsOf(message: Uint8Array = none, wanted: number): Uint8Array[] {
+  const reader = new BinaryReader(message);
+  const found: Uint8Array[] = [];
+  while (reader.pos < reader.len) {
+    const [field, type] = reader.tag();
+    if (field === wanted && type === WireType.LengthDelimited) found.push(reader.bytes());
+    else reader.skip(type);
+  }
+  return found;
+}
+
+interface Export {
+  readonly resourceSpans?: readonly {
+    readonly resource: { readonly attributes: readonly { key: string; value: { stringValue?: string } }[] };
+    readonly scopeSpans: readonly {
+      readonly spans: readonly (Pick<Span, "name" | "traceId" | "spanId"> & Partial<Pick<Span, "parentSpanId">>)[];
+    }[];
+  }[];
+}
+
+function spansInJson(text: string): Span[] {
+  const { resourceSpans = [] } = JSON.parse(text) as Export;
+  return resourceSpans.flatMap(({ resource, scopeSpans }) => {
+    const service = resource.attributes.find(({ key }) => key === "service.name")?.value.stringValue ?? "";
+    return scopeSpans.flatMap(({ spans }) =>
+      spans.map(({ name, traceId, spanId, parentSpanId = "" }) => ({ service, name, traceId, spanId, parentSpanId })),
+    );
+  });
+}
