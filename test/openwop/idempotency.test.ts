@@ -243,6 +243,22 @@ test("a holder that died after its deed: the fork or the webhook it made is the 
   expect(webhooks.filter(({ url }) => url === hook.url)).toHaveLength(1);
 });
 
+test("a refusal that says when to come again is not kept: the same call, later, goes through", async () => {
+  const [scoped, key] = [{ workflowId: "conformance-approval", scopeId: "busy" }, randomUUID()];
+  const dedup = (idempotencyKey: string): Promise<Got> =>
+    host.rest("POST", "/v1/runs", scoped, { "x-dedup": "enforce", "idempotency-key": idempotencyKey });
+  const active = await dedup(randomUUID());
+  for (let tries = 0; tries < 2; tries++) {
+    const refused = await dedup(key);
+    expect([refused.status, refused.body.error]).toEqual([409, "run_already_active"]);
+    expect(refused.headers.get("retry-after")).toMatch(/^[1-9]/);
+  }
+  await post(`/v1/runs/${active.body.runId}/cancel`, {}, randomUUID());
+  const made = await dedup(key);
+  expect([made.status, made.headers.get(REPLAY)]).toEqual([201, "false"]);
+  expect((await dedup(key)).body.runId).toBe(made.body.runId);
+});
+
 test("no key is kept as it was given", async () => {
   const key = `secret-${randomUUID()}`;
   await post("/v1/runs", noop, key);

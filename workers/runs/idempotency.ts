@@ -5,7 +5,7 @@
  * D2 One executes; the others wait for it, or hear `idempotency_in_flight`.
  * D3 The same key with another body is `idempotency_key_mismatch`, whatever the first one came to.
  * D4 What is kept: successes and refusals that trying again cannot change. Never kept: what is wrong with the request or its credential (400,
- *    401, 403), which leaves the key free for a better one, and failures that may pass.
+ *    401, 403), which leaves the key free for a better one, failures that may pass, and refusals that say when to come again.
  * D5 A holder that died leaves a lease that ends; then the record is taken over by compare-and-set.
  * D6 Every execution under a key is given the same id. Who names what it makes by that id, or writes it beside what it did, does it once,
  *    also after D5, and answers as the first one would have.
@@ -138,8 +138,9 @@ export class Idempotency {
     } catch (thrown) {
       const error = BeamlineError.from(thrown);
       const { code, message, details, field } = error;
-      const { http } = meaning(code);
-      const kept = http < 500 && http !== 429 && !NEVER_KEPT.has(http);
+      const { http, outcome } = meaning(code);
+      const passes = outcome === "retry" || code === "cancelled" || error.retryAfterSeconds !== undefined;
+      const kept = http < 500 && http !== 429 && !passes && !NEVER_KEPT.has(http);
       const record: IdempotencyRecord = kept
         ? {
             ...done,
@@ -147,8 +148,9 @@ export class Idempotency {
             error: { code, message, details, ...(field !== undefined && { field }) },
           }
         : { ...done, state: "retryable-failure" };
-      if (NEVER_KEPT.has(http)) await this.#records.remove(...key);
-      else await this.#records.swap(key, record, revision);
+      const mine = (await this.#records.swap(key, record, revision)) !== undefined;
+      // Whoever has taken over meanwhile has a record of their own.
+      if (mine && NEVER_KEPT.has(http)) await this.#records.remove(...key);
       throw error;
     }
   }
