@@ -1,5 +1,6 @@
 /** The list of runs: our own addition, the contract has none. Pages are cut where a run was made, so that runs that come or change meanwhile move none. */
 import { textOr, type Json } from "../../../contracts/openwop/json.ts";
+import { isTerminal, snapshotOf } from "../../../contracts/openwop/snapshot.ts";
 import { RUN_STATUSES } from "../../../contracts/openwop/state.ts";
 import { invalid, oneOf } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
@@ -45,7 +46,10 @@ export async function listRuns(ports: RunsPorts, asker: Asker, query: Json): Pro
 async function rowOf(ports: RunsPorts, asker: Asker, { runId }: Made): Promise<Json | undefined> {
   const held = await ports.log.find(asker.tenant, runId);
   if (held === undefined) return undefined;
-  const { workflowId, status, startedAt, completedAt, currentNodeId } = (await shown(ports, asker, held.state, 0)).body;
+  const { state } = held;
+  // Only children of a run that goes on can change how it is told.
+  const told = isTerminal(state) ? snapshotOf(state) : (await shown(ports, asker, state, 0)).body;
+  const { workflowId, status, startedAt, completedAt, currentNodeId } = told;
   return {
     runId,
     workflowId,
