@@ -1,5 +1,5 @@
 /** The snapshot of a run as clients read it (OpenWOP, RunSnapshot): a fold, shown. */
-import type { Json } from "./json.ts";
+import { objectOr, type Json } from "./json.ts";
 import { LOG_SCHEMA_VERSION } from "./log.ts";
 import { maskMembers, scrub, sensitiveTexts } from "./mask.ts";
 import type { Interrupt, RunState, RunStatus } from "./state.ts";
@@ -48,18 +48,33 @@ export function isTerminal(state: RunState): boolean {
   return TERMINAL_STATUS.has(state.status);
 }
 
+function hiddenVariables({ record }: RunState): ReadonlySet<string> {
+  return new Set(record.variables.filter(({ sensitive }) => sensitive === true).map(({ name }) => name));
+}
+
+/** Texts of sensitive variables, which are shown nowhere. */
+function secretTexts(state: RunState): readonly string[] {
+  return state.record.masking === "passthrough" ? [] : sensitiveTexts(hiddenVariables(state), state.variables);
+}
+
+/** A question as it may be shown (OpenWOP, InterruptPayload). What it asks may have been filled in with what is sensitive. */
+export function questionOf(state: RunState, { kind, key, data, resumeSchema, timeoutMs }: Interrupt): Json {
+  const asked = { kind, key, data, ...(resumeSchema !== undefined && { resumeSchema }) };
+  return { ...objectOr(scrub(asked, secretTexts(state))), ...(timeoutMs !== undefined && { timeoutMs }) };
+}
+
 /** The snapshot. Sensitive variables and channels are masked. */
 export function snapshotOf(state: RunState): Json {
   const { record } = state;
   const status = statusOf(state);
   const open = status.startsWith("waiting-") ? openInterrupt(state) : undefined;
-  const hidden = new Set(record.variables.filter(({ sensitive }) => sensitive === true).map(({ name }) => name));
+  const hidden = hiddenVariables(state);
   const hiddenChannels = new Set(
     Object.entries(record.channels)
       .filter(([, channel]) => channel.sensitive === true)
       .map(([name]) => name),
   );
-  const secret = record.masking === "passthrough" ? [] : sensitiveTexts(hidden, state.variables);
+  const secret = secretTexts(state);
   const channels = scrub(maskMembers(state.channels, hiddenChannels, record.masking), secret) as Json;
   const variables = scrub(maskMembers(state.variables, hidden, record.masking), secret) as Json;
   return {

@@ -84,3 +84,30 @@ test("passthrough: everything as it is, and the bundle says so", async () => {
   expect(snapshot).toMatchObject({ variables: { password: secrets.variable }, channels: { notes: [secrets.channel] } });
   expect(bundle).toMatchObject({ redactionApplied: false, redactionMode: "passthrough" });
 });
+
+test("what a run asks, and why it failed, shows no secret either", async () => {
+  const secret = "secret-in-a-question";
+  const nodes = [
+    node("gate", "core.approvalGate", {
+      title: "send {{variables.password}}?",
+      artifactData: { to: "{{variables.password}}" },
+    }),
+    node("fail", "core.fail", { message: "cannot use {{variables.password}}", code: "no_use" }),
+  ];
+  const variables = [{ name: "password", type: "string", required: true, sensitive: true }] as const;
+  const definition = workflow("asks-secretly", nodes, { edges: ["gate>fail"], variables });
+  expect((await host.rest("PUT", "/v1/workflows/asks-secretly", definition)).status).toBe(201);
+  const runId = await host.start("asks-secretly", { inputs: { password: secret } });
+  const waiting = await host.reaches(runId, "waiting-approval");
+  const inspected = await host.rest("GET", `/v1/interrupts/${waiting.interrupt.interruptToken}`, undefined, {}, "");
+  await host.rest("POST", `/v1/runs/${runId}/interrupts/gate`, {
+    resumeValue: { action: "accept", feedback: `not ${secret}` },
+  });
+  const failed = await host.reaches(runId, "failed");
+  const bundle = (await host.rest("GET", `/v1/runs/${runId}/debug-bundle`)).body;
+  const fork = await host.rest("POST", `/v1/runs/${runId}:fork`, { mode: "branch", fromSeq: 1 });
+  const diff = (await host.rest("GET", `/v1/runs/${runId}:diff?against=${fork.body.runId}`)).body;
+  const list = (await host.rest("GET", "/v1/runs")).body;
+  const shown = { waiting, inspected, failed, bundle, diff, list, events: await host.events(runId) };
+  for (const [name, surface] of Object.entries(shown)) expect(JSON.stringify(surface), name).not.toContain(secret);
+});

@@ -2,7 +2,7 @@
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { isObject, objectOr, sameJson, textOr, type Json } from "../../../contracts/openwop/json.ts";
 import type { NewEvent } from "../../../contracts/openwop/log.ts";
-import { isTerminal, statusOf } from "../../../contracts/openwop/snapshot.ts";
+import { isTerminal, questionOf, statusOf } from "../../../contracts/openwop/snapshot.ts";
 import type { Interrupt, RunState } from "../../../contracts/openwop/state.ts";
 import { anything, bodyOf, invalid } from "../body.ts";
 import { permit, type Answer, type Asker } from "../caller.ts";
@@ -71,17 +71,7 @@ export async function inspectByToken(ports: RunsPorts, token: string): Promise<A
   const interrupt = held?.state.interrupts.get(interruptId);
   if (held === undefined || interrupt === undefined) throw noSuch();
   if (interrupt.status !== "pending") throw closed(held.state, interrupt, true);
-  const { kind, key, data, resumeSchema, timeoutMs } = interrupt;
-  return {
-    status: 200,
-    body: {
-      kind,
-      key,
-      data,
-      ...(resumeSchema !== undefined && { resumeSchema }),
-      ...(timeoutMs !== undefined && { timeoutMs }),
-    },
-  };
+  return { status: 200, body: questionOf(held.state, interrupt) };
 }
 
 async function closedFor(ports: RunsPorts, tenant: string, runId: string): Promise<void> {

@@ -1,8 +1,8 @@
 /** Reading runs and workflows. */
 import { BeamlineError } from "../../../contracts/errors.ts";
-import { isObject, sameJson, type Json } from "../../../contracts/openwop/json.ts";
+import { isObject, objectOr, sameJson, type Json } from "../../../contracts/openwop/json.ts";
 import type { RunEvent } from "../../../contracts/openwop/log.ts";
-import { isTerminal, openInterrupt, snapshotOf } from "../../../contracts/openwop/snapshot.ts";
+import { isTerminal, openInterrupt, questionOf, snapshotOf } from "../../../contracts/openwop/snapshot.ts";
 import type { Interrupt, RunState } from "../../../contracts/openwop/state.ts";
 import { invalid } from "../body.ts";
 import { bytesOf, expectFits, largestAnswer } from "../answersize.ts";
@@ -74,18 +74,10 @@ export async function shown(
  * An open question. Its token resolves only for outside systems (`external-event`) and for those who may answer anyway; others get one to
  * look with. A gate that demands a credential gives none.
  */
-export function interruptOf({ tokens, clock }: RunsPorts, asker: Asker, { record }: RunState, open: Interrupt): Json {
-  const { interruptId, nodeId, kind, key, data, resumeSchema, timeoutMs, requestedAt } = open;
-  const seen = {
-    interruptId,
-    nodeId,
-    kind,
-    key,
-    data,
-    requestedAt,
-    ...(resumeSchema !== undefined && { resumeSchema }),
-    ...(timeoutMs !== undefined && { timeoutMs }),
-  };
+export function interruptOf({ tokens, clock }: RunsPorts, asker: Asker, state: RunState, open: Interrupt): Json {
+  const { record } = state;
+  const { interruptId, nodeId, kind, timeoutMs, requestedAt } = open;
+  const seen = { interruptId, nodeId, ...questionOf(state, open), requestedAt };
   if (needsCredential(open)) return seen;
   const deadline = timeoutMs === undefined ? Infinity : Date.parse(requestedAt) + timeoutMs;
   const mayAnswer =
@@ -203,11 +195,12 @@ export async function debugBundle({ log, host, clock, bus }: RunsPorts, asker: A
   permit(asker, "runs:read");
   const { state } = await log.get(asker.tenant, runId);
   const all = await log.history(asker.tenant, runId);
+  const snapshot = snapshotOf(state);
   const run = {
-    ...snapshotOf(state),
+    ...snapshot,
     inputs: all[0] !== undefined && isObject(all[0].payload) ? all[0].payload["inputs"] : {},
     endedAt: state.completedAt ?? null,
-    error: state.error ?? null,
+    error: snapshot["error"] ?? null,
   };
   const base = {
     bundleVersion: "1",
@@ -226,7 +219,7 @@ export async function debugBundle({ log, host, clock, bus }: RunsPorts, asker: A
     events.push(event);
   }
   const truncated = events.length < all.length && { truncated: true, truncatedReason: "events_truncated_to_size_cap" };
-  const { openwopCost } = (isObject(run) && isObject((run as Json)["metrics"]) ? (run as Json)["metrics"] : {}) as Json;
+  const { openwopCost } = objectOr(snapshot["metrics"]);
   const metrics = {
     nodeCount: state.nodes.size,
     eventCount: events.length,
