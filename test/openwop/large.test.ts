@@ -93,6 +93,40 @@ test("the difference of many large events is cut, and says so", async () => {
   expect(same.body).toMatchObject({ truncated: false, divergedAtSeq: null });
 });
 
+test("steps that are too large for one append together, with nothing to wait for between them", async () => {
+  const names = Array.from({ length: COPIES }, (_, at) => `copy${at}`);
+  const value = { type: "variable", variableName: "payload" } as const;
+  const nodes = names.map((name) => node(name, "core.setVariable", { name }, { inputs: { value } }));
+  const definition = workflow("quick", nodes, {
+    edges: names.slice(1).map((id, at) => edge(`${names[at] ?? ""}>${id}`)),
+    variables: [{ name: "payload", type: "string", required: true }],
+  });
+  expect((await host.rest("PUT", "/v1/workflows/quick", definition)).status).toBe(201);
+  const runId = await host.start("quick", { inputs: { payload: "x".repeat(SIZE) } });
+  const told = await restSurface(host).stream(runId, ["updates"]);
+  expect(told.body.at(-1)).toBe("run.completed");
+});
+
+test("one step that is too large alone ends the run, which says so", async () => {
+  const value = { type: "variable", variableName: "payload" } as const;
+  const definition = workflow(
+    "vast",
+    [node("vast", "core.identity", {}, { inputs: { a: value, b: value, c: value } })],
+    {
+      variables: [{ name: "payload", type: "string", required: true }],
+    },
+  );
+  expect((await host.rest("PUT", "/v1/workflows/vast", definition)).status).toBe(201);
+  const runId = await host.start("vast", { inputs: { payload: "x".repeat(SIZE) } });
+  const told = await restSurface(host).stream(runId, ["updates"]);
+  expect(told.body.at(-1)).toBe("run.failed");
+  const { body } = await host.rest("GET", `/v1/runs/${runId}`);
+  expect(body.error).toMatchObject({
+    code: "internal_error",
+    message: "one step of the run came to more than its log takes at once",
+  });
+});
+
 test("such a run goes on, and ends", async () => {
   const answer = await host.rest("POST", `/v1/runs/${large}/interrupts/gate`, { resumeValue: { action: "accept" } });
   expect([answer.status, answer.body.runId]).toEqual([200, large]);

@@ -23,7 +23,7 @@ import { nodeAttributes } from "./spans.ts";
 import { perform, spanned, type Task } from "./task.ts";
 
 const SHORT_WAIT_MS = 2_000;
-/** Events that are written before more are made. */
+/** What may be emitted before it is written. */
 const MAX_UNWRITTEN = 400;
 /** How long chunks of output may wait for company, milliseconds. */
 const CHUNK_DELAY_MS = 50;
@@ -166,10 +166,9 @@ export class Activation {
       this.#failRun({ code: overrun.error.code, message: overrun.error.message, first: [overrun.event] });
       return true;
     }
-    for (const event of expireInterrupts(this.#state, now)) {
-      this.#measures.resolved(this.#state, event, now);
-      this.#session.emit(event);
-    }
+    const expired = expireInterrupts(this.#state, now);
+    for (const event of expired) this.#measures.resolved(this.#state, event, now);
+    this.#session.emit(...expired);
     for (const task of this.#tasks.values()) if (task.result !== undefined) this.#settle(task.nodeId, task.result);
     for (const one of this.#graph.nodes) {
       const own = this.#state.nodes.get(one.node.id);
@@ -205,13 +204,13 @@ export class Activation {
 
   #complete(): void {
     this.#compare();
-    for (const event of completion(this.#graph, this.#state, this.#now())) this.#session.emit(event);
+    this.#session.emit(...completion(this.#graph, this.#state, this.#now()));
   }
 
   #failRun(end: Failure): void {
-    for (const event of end.first ?? []) this.#session.emit(event);
+    this.#session.emit(...(end.first ?? []));
     this.#compare();
-    for (const event of failure(this.#state, end, this.#now())) this.#session.emit(event);
+    this.#session.emit(...failure(this.#state, end, this.#now()));
   }
 
   /** A replay says where it went another way than its source, before it ends. */
@@ -353,7 +352,7 @@ export class Activation {
     const rules = { maxRetries, backoffMs, now, id: () => this.#ports.ids.v7() };
     const events = resultEvents(this.#state, own, result, rules);
     this.#measures.told(this.#state, own, events, now);
-    for (const event of events) this.#session.emit(event);
+    this.#session.emit(...events);
     if (result.kind === "asks") this.#recall(nodeId);
   }
 
@@ -361,10 +360,9 @@ export class Activation {
   #recall(nodeId: string): void {
     const own = this.#state.nodes.get(nodeId);
     const fromSeq = this.#state.record.fork?.fromSeq ?? 0;
-    for (const event of own === undefined ? [] : recordedAnswers(this.#source, own, fromSeq)) {
-      this.#measures.resolved(this.#state, event, this.#now());
-      this.#session.emit(event);
-    }
+    const answers = own === undefined ? [] : recordedAnswers(this.#source, own, fromSeq);
+    for (const event of answers) this.#measures.resolved(this.#state, event, this.#now());
+    this.#session.emit(...answers);
   }
 
   /** When the run has to be looked at again, if it has. */

@@ -7,6 +7,8 @@ import { failure } from "./ending.ts";
 import { change } from "../operations/control.ts";
 import type { RunsPorts } from "../ports.ts";
 
+const TOO_LARGE = "one step of the run came to more than its log takes at once";
+
 /** `subject` is that of the work that was given up. Throws what appending throws. */
 export async function bury(ports: RunsPorts, subject: string, error: BeamlineError, attempts: number): Promise<void> {
   const [, , tenant, runId] = subject.split(".").map(partOf);
@@ -15,9 +17,9 @@ export async function bury(ports: RunsPorts, subject: string, error: BeamlineErr
   const { state: after } = await change(ports, tenant, runId, (state) => {
     mine = !isTerminal(state);
     if (!mine) return undefined;
-    const reason = `${error.code}: the run could not be executed`;
-    const first = { type: "run.dead_lettered", payload: { runId, reason, attempts } };
-    const end = { code: "internal_error", message: "the run could not be executed" };
+    const text = error.code === "message_too_large" ? TOO_LARGE : "the run could not be executed";
+    const first = { type: "run.dead_lettered", payload: { runId, reason: `${error.code}: ${text}`, attempts } };
+    const end = { code: "internal_error", message: text };
     return { events: [first, ...failure(state, end, ports.clock.now())] };
   });
   if (mine) ended(ports, after);

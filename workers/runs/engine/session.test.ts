@@ -77,3 +77,26 @@ test("S3: what others wrote in between comes first", async () => {
   expect(await typesOf(log, runId)).toEqual(["run.started:", "log.appended:", "node.started:a"]);
   expect(one.state.sequence).toBe(2);
 });
+
+test("S2: what is too large for one append becomes several, and what was emitted together is in one", async () => {
+  const { log, runId, one } = await twice();
+  const large = (nodeId: string): NewEvent[] => [
+    { type: "variable.changed", nodeId, payload: { name: nodeId, next: "x".repeat(3_000_000), nodeId } },
+    { type: "node.completed", nodeId, payload: { nodeId, outputs: {} } },
+  ];
+  const names = ["a", "b", "c", "d", "e"];
+  for (const name of names) one.emit(...large(name));
+  expect(one.unwritten).toBe(5);
+  await one.flush();
+  expect(one.unwritten).toBe(0);
+  const stored = await log.read("acme", runId, 1);
+  expect(stored.flatMap(({ entry }) => entry.events).map(({ sequence }) => sequence)).toEqual(
+    Array.from({ length: 11 }, (_, sequence) => sequence),
+  );
+  expect(stored.length).toBeGreaterThan(2);
+  for (const { entry } of stored.slice(1)) expect(entry.events.length % 2).toBe(0);
+  await expect(async () => {
+    one.emit(...large("f"), ...large("g"), ...large("h"));
+    await one.flush();
+  }).rejects.toMatchObject({ code: "message_too_large" });
+});

@@ -2,7 +2,8 @@
  * A run while a worker executes it: the engine's own fold, and the events it has made but not written yet.
  *
  * S1 What is emitted is folded at once, so that planning sees it; nobody else does before `flush` has written it.
- * S2 One append at a time. What is emitted meanwhile goes into the next.
+ * S2 One append at a time. What is emitted meanwhile goes into the next. What is too large for one append becomes several; events that
+ *    were emitted together stay together.
  * S3 When others wrote in between (answers, a cancel), the log is read again and what was not written is put behind it, unless the run
  *    has ended or is paused: then it is dropped, and planned anew should the run go on. An end that was planned before is planned anew too.
  * S4 When another engine wrote in between, this one has lost the run: what it planned was planned on a log that is not the run's any
@@ -37,7 +38,8 @@ export class Session {
   readonly #runId: string;
   #state: RunState;
   #streamSeq: number;
-  #pending: RunEvent[] = [];
+  /** What was emitted together is a group. */
+  #pending: RunEvent[][] = [];
   #flushing: Promise<void> | undefined;
   #span: string | undefined;
 
@@ -79,6 +81,7 @@ export class Session {
   get state(): RunState {
     return this.#state;
   }
+  /** How often something was emitted that is not written yet. */
   get unwritten(): number {
     return this.#pending.length;
   }
@@ -91,12 +94,14 @@ export class Session {
     this.#span = traceparent;
   }
 
-  /** Adds an event (S1). */
-  emit(event: NewEvent): RunEvent {
-    const made = this.#log.event(this.#state.record, this.#state.sequence + 1, this.#state.lastAt, event);
-    apply(this.#state, made);
-    this.#pending.push(made);
-    return made;
+  /** Adds events that belong together (S1, S2). */
+  emit(...events: readonly NewEvent[]): void {
+    const group = events.map((event) => {
+      const made = this.#log.event(this.#state.record, this.#state.sequence + 1, this.#state.lastAt, event);
+      apply(this.#state, made);
+      return made;
+    });
+    if (group.length > 0) this.#pending.push(group);
   }
 
   /** Writes what was emitted. Throws `unavailable` and the like; the session is of no use then. */
@@ -108,22 +113,25 @@ export class Session {
   }
 
   async #write(): Promise<void> {
-    for (let conflicts = 0; this.#pending.length > 0; conflicts++) {
-      const events = this.#pending;
-      this.#pending = [];
+    let most = Infinity;
+    for (let conflicts = 0; this.#pending.length > 0;) {
+      const groups = this.#pending.slice(0, most);
+      this.#pending = this.#pending.slice(groups.length);
       const { record, span = this.#span } = this.#state;
       const entry = {
-        ...entryOf(record, events),
+        ...entryOf(record, groups.flat()),
         ...(this.#state.span === undefined && span !== undefined && { span }),
       };
       try {
         this.#streamSeq = await this.#log.append(record, this.#streamSeq, entry, "step");
         if (span !== undefined) this.#state.span = span;
       } catch (thrown) {
-        const conflict = thrown instanceof BeamlineError && thrown.code === "aborted" && conflicts < MAX_CONFLICTS;
-        if (!conflict) throw thrown;
-        this.#pending = [...events, ...this.#pending];
-        await this.#rebase();
+        const code = thrown instanceof BeamlineError ? thrown.code : undefined;
+        const tooLarge = code === "message_too_large" && groups.length > 1;
+        if (!tooLarge && (code !== "aborted" || conflicts++ === MAX_CONFLICTS)) throw thrown;
+        this.#pending = [...groups, ...this.#pending];
+        if (tooLarge) most = Math.ceil(groups.length / 2);
+        else await this.#rebase();
       }
     }
   }
@@ -155,16 +163,18 @@ export class Session {
     const lost = this.#pending;
     this.#pending = [];
     if (isTerminal(state) || state.status === "paused") return;
-    for (const { sequence: _sequence, ...event } of lost) {
-      if (TERMINAL_EVENTS.has(event.type)) break;
-      const { lastAt, sequence } = this.#state;
-      const made = {
-        ...event,
-        sequence: sequence + 1,
-        timestamp: event.timestamp < lastAt ? lastAt : event.timestamp,
-      };
-      apply(this.#state, made);
-      this.#pending.push(made);
+    for (const group of lost) {
+      const again: RunEvent[] = [];
+      for (const event of group) {
+        if (TERMINAL_EVENTS.has(event.type)) break;
+        const { lastAt, sequence } = this.#state;
+        const timestamp = event.timestamp < lastAt ? lastAt : event.timestamp;
+        const made = { ...event, sequence: sequence + 1, timestamp };
+        apply(this.#state, made);
+        again.push(made);
+      }
+      if (again.length > 0) this.#pending.push(again);
+      if (again.length < group.length) break;
     }
   }
 }
