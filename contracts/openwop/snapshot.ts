@@ -52,9 +52,23 @@ function hiddenVariables({ record }: RunState): ReadonlySet<string> {
   return new Set(record.variables.filter(({ sensitive }) => sensitive === true).map(({ name }) => name));
 }
 
-/** Texts of sensitive variables, which are shown nowhere. */
-function secretTexts(state: RunState): readonly string[] {
-  return state.record.masking === "passthrough" ? [] : sensitiveTexts(hiddenVariables(state), state.variables);
+function hiddenChannels({ record }: RunState): ReadonlySet<string> {
+  const hidden = Object.entries(record.channels).filter(([, channel]) => channel.sensitive === true);
+  return new Set(hidden.map(([name]) => name));
+}
+
+/** Texts of sensitive variables, channels and output ports as they are now, which are shown nowhere. */
+export function secretTexts(state: RunState): readonly string[] {
+  const { record, variables, channels, nodes } = state;
+  if (record.masking === "passthrough") return [];
+  const ports = Object.entries(record.sensitivePorts ?? {}).flatMap(([nodeId, names]) =>
+    sensitiveTexts(new Set(names), nodes.get(nodeId)?.outputs ?? {}),
+  );
+  return [
+    ...sensitiveTexts(hiddenVariables(state), variables),
+    ...sensitiveTexts(hiddenChannels(state), channels),
+    ...ports,
+  ];
 }
 
 /** A question as it may be shown (OpenWOP, InterruptPayload). What it asks may have been filled in with what is sensitive. */
@@ -68,15 +82,9 @@ export function snapshotOf(state: RunState): Json {
   const { record } = state;
   const status = statusOf(state);
   const open = status.startsWith("waiting-") ? openInterrupt(state) : undefined;
-  const hidden = hiddenVariables(state);
-  const hiddenChannels = new Set(
-    Object.entries(record.channels)
-      .filter(([, channel]) => channel.sensitive === true)
-      .map(([name]) => name),
-  );
   const secret = secretTexts(state);
-  const channels = scrub(maskMembers(state.channels, hiddenChannels, record.masking), secret) as Json;
-  const variables = scrub(maskMembers(state.variables, hidden, record.masking), secret) as Json;
+  const channels = scrub(maskMembers(state.channels, hiddenChannels(state), record.masking), secret) as Json;
+  const variables = scrub(maskMembers(state.variables, hiddenVariables(state), record.masking), secret) as Json;
   return {
     runId: record.runId,
     workflowId: record.workflowId,

@@ -89,13 +89,25 @@ test("what a run asks, and why it failed, shows no secret either", async () => {
   const secret = "secret-in-a-question";
   const nodes = [
     node("gate", "core.approvalGate", {
-      title: "send {{variables.password}}?",
-      artifactData: { to: "{{variables.password}}" },
+      title: "send {{variables.password}} and {{variables.later}}?",
+      artifactData: { to: "{{variables.password}}", cc: "{{channels.notes}}", port: "{{outputs.port.result}}" },
     }),
-    node("fail", "core.fail", { message: "cannot use {{variables.password}}", code: "no_use" }),
+    node("fail", "core.fail", {
+      message: "cannot use {{variables.password}}, nor {{variables.later}}",
+      code: "no_use",
+    }),
+    node("port", "core.transform", { expression: `'${secrets.port}'` }, { outputSensitivity: { result: true } }),
+    node("write", "core.channelWrite", { channelName: "notes", value: secrets.channel }),
+    node("set", "core.setVariable", { name: "later", value: secrets.later }),
+    node("tell", "core.transform", { expression: "'told: ' + variables.later + channels.notes[0]" }),
   ];
-  const variables = [{ name: "password", type: "string", required: true, sensitive: true }] as const;
-  const definition = workflow("asks-secretly", nodes, { edges: ["gate>fail"], variables });
+  const variables = [
+    { name: "password", type: "string", required: true, sensitive: true },
+    { name: "later", type: "string", sensitive: true },
+  ] as const;
+  const edges = ["port>write", "write>set", "set>tell", "tell>gate", "gate>fail"];
+  const channels = { notes: { reducer: "append", sensitive: true } };
+  const definition = workflow("asks-secretly", nodes, { edges, variables, channels });
   expect((await host.rest("PUT", "/v1/workflows/asks-secretly", definition)).status).toBe(201);
   const runId = await host.start("asks-secretly", { inputs: { password: secret } });
   const waiting = await host.reaches(runId, "waiting-approval");
@@ -109,5 +121,7 @@ test("what a run asks, and why it failed, shows no secret either", async () => {
   const diff = (await host.rest("GET", `/v1/runs/${runId}:diff?against=${fork.body.runId}`)).body;
   const list = (await host.rest("GET", "/v1/runs")).body;
   const shown = { waiting, inspected, failed, bundle, diff, list, events: await host.events(runId) };
-  for (const [name, surface] of Object.entries(shown)) expect(JSON.stringify(surface), name).not.toContain(secret);
+  for (const [name, surface] of Object.entries(shown))
+    for (const one of [secret, secrets.later, secrets.channel, secrets.port])
+      expect(JSON.stringify(surface), name).not.toContain(one);
 });

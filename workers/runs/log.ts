@@ -24,6 +24,7 @@ import {
   type RunEvent,
   type RunRecord,
 } from "../../contracts/openwop/log.ts";
+import { secretTexts } from "../../contracts/openwop/snapshot.ts";
 import type { RunState } from "../../contracts/openwop/state.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
@@ -145,7 +146,7 @@ export class RunLog {
 
   /** Starts a log. Throws `aborted` when the run exists already. Gives back what was stored, and where. */
   async create(record: RunRecord, events: readonly NewEvent[]): Promise<Stored> {
-    const entry = { run: record, ...this.#entry(record, -1, "", events) };
+    const entry = { run: record, ...this.#entry(record, -1, "", events, []) };
     return { entry, kind: "wake", streamSeq: await this.append(record, 0, entry, "wake") };
   }
 
@@ -159,9 +160,10 @@ export class RunLog {
     beside: Pick<LogEntry, "control" | "call" | "watcher"> = {},
   ): Promise<LogEntry> {
     const { state } = held;
-    const entry = { ...this.#entry(state.record, state.sequence, state.lastAt, events), ...beside };
+    const { record, sequence, lastAt } = state;
+    const entry = { ...this.#entry(record, sequence, lastAt, events, secretTexts(state)), ...beside };
     const before = held.streamSeq;
-    const seq = await this.append(state.record, before, entry, "wake");
+    const seq = await this.append(record, before, entry, "wake");
     if (held.streamSeq === before) {
       foldEntry(state, entry);
       held.streamSeq = seq;
@@ -169,9 +171,15 @@ export class RunLog {
     return entry;
   }
 
-  #entry(record: RunRecord, last: number, notBefore: string, events: readonly NewEvent[]): LogEntry {
+  #entry(
+    record: RunRecord,
+    last: number,
+    notBefore: string,
+    events: readonly NewEvent[],
+    secrets: readonly string[],
+  ): LogEntry {
     const made = events.map((event, at) => this.event(record, last + 1 + at, notBefore, event));
-    return entryOf(record, made);
+    return entryOf(record, made, secrets);
   }
 
   /** The event as it will be stored. Its time is never before `notBefore` (ISO 8601): clocks jump, logs do not. */
@@ -243,11 +251,11 @@ function noRun(runId: string): BeamlineError {
   return new BeamlineError("run_not_found", `there is no run ${runId}`);
 }
 
-/** An entry of finished events, the sensitive ones masked. */
-export function entryOf(record: RunRecord, events: readonly RunEvent[]): LogEntry {
+/** An entry of finished events, the sensitive ones masked, and whatever repeats the `secrets` of the run's state. */
+export function entryOf(record: RunRecord, events: readonly RunEvent[], secrets: readonly string[] = []): LogEntry {
   const real: Record<string, unknown> = {};
   const shown = events.map((event) => {
-    const payload = maskEvent(record, event);
+    const payload = maskEvent(record, event, secrets);
     if (payload === event.payload) return event;
     real[event.sequence] = event.payload;
     return { ...event, payload };

@@ -22,13 +22,16 @@ function sensitiveIn(record: RunRecord): Sensitive {
   return found;
 }
 
-/** The payload as it may be stored: the event's own object when nothing in it is sensitive. */
-export function maskEvent(record: RunRecord, event: RunEvent): unknown {
+/**
+ * The payload as it may be stored: the event's own object when nothing in it is sensitive. `more` are texts that have become secret since the
+ * run was started.
+ */
+export function maskEvent(record: RunRecord, event: RunEvent, more: readonly string[] = []): unknown {
   if (record.masking === "passthrough" || !isObject(event.payload)) return event.payload;
   const { payload } = event;
   const { names, texts } = sensitiveIn(record);
   const shown = maskNamed(record, event.type, event.nodeId, payload, names);
-  return scrub(shown, texts);
+  return scrub(shown, more.length === 0 ? texts : [...texts, ...more]);
 }
 
 /** What is declared sensitive by its name. */

@@ -19,7 +19,7 @@ import {
   type RunEvent,
   type RunRecord,
 } from "../../../contracts/openwop/log.ts";
-import { isTerminal } from "../../../contracts/openwop/snapshot.ts";
+import { isTerminal, secretTexts } from "../../../contracts/openwop/snapshot.ts";
 import type { RunState } from "../../../contracts/openwop/state.ts";
 import { entryOf, type Held, type RunLog } from "../log.ts";
 
@@ -119,7 +119,7 @@ export class Session {
       this.#pending = this.#pending.slice(groups.length);
       const { record, span = this.#span } = this.#state;
       const entry = {
-        ...entryOf(record, groups.flat()),
+        ...entryOf(record, groups.flat(), secretTexts(this.#state)),
         ...(this.#state.span === undefined && span !== undefined && { span }),
       };
       try {
