@@ -1,4 +1,4 @@
-/** Promises that nobody kept for so long that the stream has forgotten message ids. */
+/** Promises that were not kept at once: for so long that the stream has forgotten message ids, and because the bus was away. */
 import { afterAll, beforeAll, expect } from "vitest";
 import { findDuplicate, publish } from "../../bus/publish.ts";
 import { schedule } from "../../bus/schedule.ts";
@@ -7,7 +7,11 @@ import type { Bus } from "../../bus/connect.ts";
 import type { OutgoingAssignment } from "../../contracts/execution/assignment.ts";
 import { streams } from "../../contracts/streams.ts";
 import { silentLogger } from "../../runtime/log.ts";
+import { createRegistry } from "../../runtime/metrics.ts";
+import { BusAssignments } from "../../workers/routing/assignments/assignments.ts";
 import { keepPromises } from "../../workers/routing/assignments/promises.nats.ts";
+import { readRequest } from "../../workers/routing/intake/forms.ts";
+import { forms } from "../../workers/routing/testkit.ts";
 import { startTestNats, type TestNats } from "../kit/servers.ts";
 import { until } from "../kit/until.ts";
 import { verifies } from "../kit/verifies.ts";
@@ -17,7 +21,7 @@ let bus: Bus;
 beforeAll(async () => {
   nats = await startTestNats({ syncInterval: "10s" });
   bus = await nats.connect();
-  await ensureStreams(bus, [{ ...streams.exec, duplicateWindowMs: 200 }, streams.routingPromises]);
+  await ensureStreams(bus, [{ ...streams.exec, duplicateWindowMs: 200 }, streams.routingPromises, streams.deadLetters]);
 }, 60_000);
 afterAll(() => nats.stop());
 
@@ -56,6 +60,55 @@ verifies(
       "the promise to be kept",
     );
     expect(published).toEqual(["lost", "elsewhere"]);
+    await keeping.stop(Date.now() + 5_000);
+  },
+);
+
+verifies(
+  "crash-safe",
+  "an assignment that was promised before the bus went is published once it is back, and no dead letter",
+  async () => {
+    const made = await nats.connect("worker-routing");
+    const givenUp = Promise.withResolvers<void>();
+    const assignments = new BusAssignments(made, {
+      enabled: true,
+      tenants: undefined,
+      newId: () => "promised-1",
+      random: () => 0,
+      now: () => Date.now(),
+      log: { ...silentLogger, error: () => givenUp.resolve() },
+      registry: createRegistry(),
+    });
+    const body = { ...forms.extended, push_assignment: true };
+    const promised = await assignments.promise({
+      request: readRequest(JSON.stringify(body), body, {}),
+      decision: {
+        provider_id: "p",
+        reason: "weighted",
+        priority: 50,
+        expected_latency_ms: 10,
+        expected_cost: 0,
+        metadata: {},
+        sticky_key: "",
+        policy_id: "default",
+        expires_at_ms: 0,
+      },
+      payload: undefined,
+      traceparent: "",
+    });
+    await nats.server.kill();
+    await until(() => !made.connected, "the bus to be away");
+    promised?.keep();
+    await givenUp.promise;
+    await nats.server.restart();
+    await assignments.drain();
+    await until(() => made.connected && bus.connected, "the bus to be back", 30_000);
+    const stored = async (name: string): Promise<number> => (await bus.jsm.streams.info(name)).state.messages;
+    expect(await stored(streams.routingPromises.name)).toBe(1);
+    const before = await stored(streams.exec.name);
+    const keeping = await keepPromises(made, assignments.keepLeftOver, silentLogger, () => Date.now());
+    await until(async () => (await stored(streams.exec.name)) > before, "the assignment", 30_000);
+    expect(await stored(streams.deadLetters.name)).toBe(0);
     await keeping.stop(Date.now() + 5_000);
   },
 );

@@ -2,7 +2,8 @@
  * Assignments that follow from decisions (BeamLine, ExecAssignment, publication): durable, after the reply, with the assignment's id as message id.
  *
  * A1 Three tries, 100, 200 ms apart and up to a tenth more; every try carries the same message id, so the stream keeps one.
- * A2 One that could not be published is a dead letter; when even that fails its promise stays and is tried again. It never just vanishes.
+ * A2 One that cannot be published is a dead letter. When it is the bus that is away, or even that fails, its promise stays and is tried again some
+ *    seconds later. It never just vanishes.
  * A3 Whoever stops this worker waits for what is under way.
  * A4 Promised before the reply (promises.nats.ts), published after it: a worker that dies in between leaves the promise, which another one keeps.
  * A5 The assignment of a keyed request has an id made of tenant, key and content, so that a request which is repeated after such a death is one
@@ -97,13 +98,13 @@ export class BusAssignments implements Assignments {
   }
 
   #left({ assignmentId }: OutgoingAssignment, thrown: unknown): void {
-    this.#options.log.error("an assignment could be neither published nor buried; it is tried again", {
+    this.#options.log.error("an assignment could not be published; its promise stays, and it is tried again", {
       assignment_id: assignmentId,
       error: BeamlineError.from(thrown),
     });
   }
 
-  /** A1, A2. Throws what the dead letters refused. */
+  /** A1, A2. Throws what may be over when its promise fires, and what the dead letters refused. */
   async #publish(assignment: OutgoingAssignment): Promise<void> {
     const { assignmentId, subject, msgId, headers, body } = assignment;
     const { random, log } = this.#options;
@@ -114,6 +115,7 @@ export class BusAssignments implements Assignments {
       } catch (thrown) {
         const error = BeamlineError.from(thrown);
         if (attempt >= TRIES) {
+          if (isAway(error)) throw error;
           log.error("an assignment could not be published", { assignment_id: assignmentId, subject, error });
           return this.#bury(assignment, error);
         }
@@ -133,6 +135,12 @@ export class BusAssignments implements Assignments {
     const payload = Buffer.from(body, "utf8");
     await deadLetter(this.#bus, { ...rites, attempts: TRIES, timestamp: now }, payload, { timeoutMs: TRY_MS });
   }
+}
+
+/** Whether the bus did not answer, rather than that no stream takes the subject. */
+function isAway({ code, details }: BeamlineError): boolean {
+  const { streams: takers } = details;
+  return code === "deadline_exceeded" || (code === "unavailable" && !(Array.isArray(takers) && takers.length === 0));
 }
 
 /** A5. */
