@@ -120,6 +120,47 @@ describe("the document", () => {
       }
     }
   });
+
+  test("what OpenAPI says of queries and headers is so: a value it does not allow is refused by its name", async () => {
+    interface Parameter {
+      readonly in: string;
+      readonly name: string;
+      readonly required?: boolean;
+      readonly schema: { readonly type: string; readonly enum?: readonly string[]; readonly pattern?: string };
+    }
+    type Operations = Record<string, { readonly parameters: readonly Parameter[] }>;
+    const { body } = await host.rest("GET", "/v1/openapi.json", undefined, {}, "");
+    const refused: string[] = [];
+    for (const [path, operations] of Object.entries(body.paths as Record<string, Operations>)) {
+      const asked = path.replaceAll(/\{\w+\}/g, "none");
+      for (const [method, { parameters }] of Object.entries(operations)) {
+        const needed = parameters.filter((one) => one.in === "query" && one.required === true);
+        for (const one of parameters.filter((each) => each.in === "query")) {
+          const query = new URLSearchParams(Object.fromEntries(needed.map(({ name }) => [name, "0"])));
+          if (one.schema.type === "string" && one.schema.enum === undefined && one.schema.pattern === undefined)
+            query.delete(one.name);
+          else query.set(one.name, "no such");
+          const answer = await host.rest(method.toUpperCase(), `${asked}?${query.toString()}`);
+          expect([path, answer.status, answer.body.details?.field]).toEqual([path, 400, one.name]);
+          refused.push(one.name);
+        }
+        const mutates = method !== "get" && path !== "/v1/interrupts/{token}";
+        if (!mutates) continue;
+        expect(parameters.map(({ name }) => name)).toContain("Idempotency-Key");
+        const keyed = await host.rest(method.toUpperCase(), asked, method === "delete" ? undefined : {}, {
+          "idempotency-key": "k".repeat(256),
+        });
+        expect([path, keyed.body.details?.field]).toEqual([path, "Idempotency-Key"]);
+      }
+    }
+    const all = "against bufferMs cursor fromSeq lastSequence limit status streamMode timeout toSeq";
+    expect(refused.toSorted().join(" ")).toBe(all);
+    const created: readonly Parameter[] = body.paths["/v1/runs"].post.parameters;
+    const headers = created.filter((one) => one.in === "header").map(({ name }) => name);
+    expect(headers.toSorted()).toEqual(["Idempotency-Key", "X-Dedup", "X-Force-Engine-Version"]);
+    const streamed: readonly Parameter[] = body.paths["/v1/runs/{runId}/events"].get.parameters;
+    expect(streamed.map(({ name }) => name)).toContain("Last-Event-ID");
+  });
 });
 
 describe("claims", () => {

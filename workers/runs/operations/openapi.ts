@@ -1,5 +1,8 @@
-/** The REST surface described for tools: paths, methods, statuses. Bodies have schemas of their own in the OpenWOP specification. */
+/** The REST surface described for tools: paths, parameters, methods, statuses. Bodies have schemas of their own in the OpenWOP specification. */
+import { MAX_BUFFER_MS, STREAM_MODES } from "../../../contracts/openwop/modes.ts";
+import { RUN_STATUSES } from "../../../contracts/openwop/state.ts";
 import { VERSION } from "../../../runtime/version.ts";
+import { MAX_KEY } from "../idempotency.ts";
 
 type Row = readonly [method: string, path: string, operationId: string, success: string, open?: true];
 
@@ -33,10 +36,51 @@ const rows: readonly Row[] = [
   ["get", "/v1/audit/verify", "verifyAuditLog", "200"],
 ];
 
+type Parameter = Readonly<Record<string, unknown>>;
+
+const integer = (minimum: number, maximum?: number, more: object = {}): object => ({
+  type: "integer",
+  minimum,
+  ...(maximum !== undefined && { maximum }),
+  ...more,
+});
+const query = (name: string, schema: object, required = false): Parameter => ({
+  in: "query",
+  name,
+  ...(required && { required }),
+  schema,
+});
+const heading = (name: string, schema: object): Parameter => ({ in: "header", name, schema });
+
+const modes = `(${STREAM_MODES.join("|")})`;
+
+/** What an operation reads beside its path and its body. */
+const beside: Readonly<Record<string, readonly Parameter[]>> = {
+  listRuns: [
+    query("limit", integer(1, 500, { default: 50 })),
+    query("status", { type: "string", enum: RUN_STATUSES }),
+    query("cursor", { type: "string", pattern: "^[A-Za-z0-9_-]+$" }),
+  ],
+  createRun: [heading("X-Dedup", { type: "string", enum: ["enforce"] }), heading("X-Force-Engine-Version", integer(0))],
+  getRun: [heading("If-None-Match", { type: "string" })],
+  streamRunEvents: [
+    query("streamMode", { type: "string", default: "updates", pattern: `^${modes}(,${modes})*$` }),
+    query("bufferMs", integer(0, MAX_BUFFER_MS, { default: 0 })),
+    heading("Last-Event-ID", integer(-1)),
+  ],
+  pollRunEvents: [query("lastSequence", integer(-1)), query("timeout", integer(1, 60, { default: 30 }))],
+  diffRun: [query("against", { type: "string", minLength: 1 }, true)],
+  verifyAuditLog: [query("fromSeq", integer(0), true), query("toSeq", integer(0), true)],
+};
+
+const idempotencyKey = heading("Idempotency-Key", { type: "string", maxLength: MAX_KEY });
+
 const problem = {
   description: "Error envelope",
   content: { "application/json": { schema: { $ref: "#/components/schemas/ErrorEnvelope" } } },
 };
+
+const jsonBody = { content: { "application/json": { schema: { type: "object" } } } };
 
 function paths(): Record<string, Record<string, unknown>> {
   const all: Record<string, Record<string, unknown>> = {};
@@ -49,7 +93,8 @@ function paths(): Record<string, Record<string, unknown>> {
     }));
     const operation = {
       operationId,
-      parameters,
+      parameters: [...parameters, ...(beside[operationId] ?? []), ...(method === "get" ? [] : [idempotencyKey])],
+      ...(method !== "get" && method !== "delete" && { requestBody: jsonBody }),
       ...(open === true && { security: [] }),
       responses: { [success]: { description: "Success" }, default: problem },
     };
