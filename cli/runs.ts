@@ -164,20 +164,24 @@ export function runsCommand(program: Command, context: CommandContext = stackCon
         command: Command,
       ) => {
         await using stack = await context.connect();
-        const nodeId = node ?? (await waitingNode(stack.caller, options.tenant, runId));
+        const params = node === undefined ? await asking(stack.caller, options.tenant, runId) : { runId, nodeId: node };
         const resumeValue = options.value ?? { action: options.reject === true ? "reject" : "accept" };
-        const answer = await askRuns(stack.caller, options.tenant, "resolve_interrupt", {
-          params: { runId, nodeId },
-          body: { resumeValue },
-        });
+        const body = { resumeValue };
+        const answer = await askRuns(stack.caller, options.tenant, "resolve_interrupt", { params, body });
         context.out(command).record(answer);
       },
     );
 }
 
-async function waitingNode(caller: Caller, tenant: string, runId: string): Promise<string> {
-  const { currentNodeId, status } = await askRuns(caller, tenant, "get_run", { params: { runId } });
-  if (typeof currentNodeId === "string") return currentNodeId;
+/** Who asks what a run waits for: its own node, or that of a child it waits with. Throws `failed_precondition` when nobody does. */
+async function asking(caller: Caller, tenant: string, runId: string): Promise<{ runId: string; nodeId: string }> {
+  const { interrupt, childRuns, status } = await askRuns(caller, tenant, "get_run", { params: { runId } });
+  const { nodeId } = objectOr(interrupt);
+  if (typeof nodeId === "string") return { runId, nodeId };
+  const waits = (one: Json): boolean => String(one["status"]).startsWith("waiting-");
+  const children = Array.isArray(childRuns) && waits({ status }) ? childRuns.filter(isObject) : [];
+  const child = children.find(waits);
+  if (child !== undefined) return asking(caller, tenant, String(child["runId"]));
   throw new BeamlineError("failed_precondition", `run ${runId} waits for nothing: it is ${String(status)}`);
 }
 

@@ -58,6 +58,17 @@ test("approve, pause, resume, cancel, fork", async () => {
   expect(await beamline("runs", "fork", runId)).toMatchObject([{ sourceRunId: runId, mode: "replay" }]);
 });
 
+test("approve answers the child that a run waits with; a run that waits for nothing is told so", async () => {
+  const [run] = await beamline("runs", "start", "conformance-interrupt-parent-child-cancel");
+  const runId = String(run?.["runId"]);
+  await until(async () => (await beamline("runs", "show", runId))[0]?.["status"] === "waiting-approval");
+  const [answer] = await beamline("runs", "approve", runId);
+  expect(answer).toMatchObject({ nodeId: "child-gate" });
+  expect(answer?.["runId"]).not.toBe(runId);
+  await until(async () => (await beamline("runs", "show", runId))[0]?.["status"] === "completed");
+  await expect(beamline("runs", "approve", runId)).rejects.toThrow(/waits for nothing: it is completed/);
+});
+
 test("workflows are registered from files, and refused with the path of what is wrong", async () => {
   const folder = await mkdtemp(join(tmpdir(), "beamline-workflows-"));
   const node = { id: "a", typeId: "core.noop", name: "a", position: { x: 0, y: 0 }, config: {}, inputs: {} };
