@@ -195,4 +195,14 @@ test("without Redis: plain policies as ever, a worker's own keys known still, se
   ).toMatchObject({ error: { intake_error_code: "IDEMPOTENCY_VIOLATION" } });
   for (let i = 0; i < 6; i++) expect(await ask(world, request("acme", "slow"))).toHaveProperty("provider_id");
   expect(await ask(world, request("acme", "sticky", { context: { user_id: "u9" } }))).toHaveProperty("provider_id");
+
+  const own = request("acme", "plain");
+  const decided = await ask(world, own);
+  const find = async (message_id: unknown): Promise<Json> =>
+    (await exchange(world, { message_id, tenant_id: "acme" }, {}, "beamline.router.v1.get_decision")).reply;
+  expect(await find(own.message["message_id"])).toEqual(decided);
+  // It may be one that another worker made: nobody can say that there is none.
+  expect(await find("of-another-worker")).toMatchObject({
+    error: { code: "unavailable", message: expect.stringContaining("Redis") as string },
+  });
 });

@@ -90,7 +90,7 @@ export interface SharedState {
 /** Decisions by message id, for `get_decision`. */
 export interface Decisions {
   remember(tenant: string, messageId: string, words: Words): void;
-  /** The decision as JSON. Without a tenant: of the one tenant that used the id, undefined when several did. */
+  /** The decision as JSON. Without a tenant: of the one tenant that used the id, undefined when several did. Throws `unavailable` when it cannot know. */
   recall(tenant: string | undefined, messageId: string): string | undefined | Promise<string | undefined>;
 }
 

@@ -4,6 +4,7 @@
  * G1 Deciding does not wait for it: decisions are gathered and written together a few times a second, and what does not fit in between is left out
  *    - then only the worker that decided knows them.
  * G2 One entry per message id and tenant. Whoever names no tenant gets the decision when one tenant alone used the id.
+ *    While Redis is away a worker knows its own alone, and can say of no other that there is none: `unavailable`.
  * G3 A decision that is not found may be on its way: it is looked for once more after the next writing.
  */
 import { setTimeout as pause } from "node:timers/promises";
@@ -94,7 +95,14 @@ export class RedisDecisions implements Decisions {
   async recall(tenant: string | undefined, messageId: string): Promise<string | undefined> {
     const own = this.#own.recall(tenant, messageId);
     if (own !== undefined && tenant !== undefined) return own;
-    let stored = await this.#stored(tenant, messageId);
+    let stored: readonly string[];
+    try {
+      stored = await this.#stored(tenant, messageId);
+    } catch (thrown) {
+      this.#onTrouble(thrown);
+      if (own === undefined) throw thrown;
+      return own;
+    }
     if (stored.length === 0 && own === undefined) {
       await pause(2 * EVERY_MS);
       stored = await this.#stored(tenant, messageId);
@@ -113,12 +121,12 @@ export class RedisDecisions implements Decisions {
       await this.#write(this.#bucket(0), newWords.length / 3, ...newWords, ...gathered).catch(this.#onTrouble);
   }
 
-  /** Decisions of the tenant, or of all tenants. None also while Redis is away: then this worker's own are all there are. */
+  /** Decisions of the tenant, or of all tenants. Throws `unavailable`. */
   async #stored(tenant: string | undefined, messageId: string): Promise<string[]> {
-    try {
+    return hot(async () => {
       const looks = this.#redis.pipeline();
       for (let back = 0; back <= TTL_SECONDS / STRETCH_SECONDS; back++) looks.hget(this.#bucket(back), messageId);
-      const found = (await hot(() => looks.exec())) ?? [];
+      const found = (await looks.exec()) ?? [];
       const byTenant = new Map<string, string>();
       for (const [error, text] of found) {
         if (error !== null) throw error;
@@ -130,12 +138,9 @@ export class RedisDecisions implements Decisions {
       }
       const names = [...byTenant.values()];
       if (names.length === 0) return [];
-      const texts = await hot(() => this.#redis.mget(...names));
+      const texts = await this.#redis.mget(...names);
       return texts.filter((text) => text !== null).map((text) => wordsIn(text).bare);
-    } catch (thrown) {
-      this.#onTrouble(thrown);
-      return [];
-    }
+    });
   }
 
   /** The hash of now, or of so many stretches before. */
