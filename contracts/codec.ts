@@ -255,8 +255,8 @@ function isMapOfStrings(field: DescField): boolean {
 }
 
 const wellKnown: Readonly<Record<string, Shape>> = {
-  "google.protobuf.Struct": { toJson: same, fromJson: object },
-  "google.protobuf.Value": { toJson: same, fromJson: same },
+  "google.protobuf.Struct": { toJson: allFinite, fromJson: object },
+  "google.protobuf.Value": { toJson: allFinite, fromJson: same },
   "google.protobuf.Timestamp": {
     toJson: (date) => (date as Date).toISOString(),
     fromJson(json) {
@@ -350,6 +350,14 @@ function bytesOfBase64(json: unknown): Uint8Array {
 
 function isObject(json: unknown): json is JsonObject {
   return typeof json === "object" && json !== null && !Array.isArray(json);
+}
+
+/** JSON as it is; a number that JSON cannot write is refused rather than made null (protobuf, ProtoJSON). */
+function allFinite(value: unknown): unknown {
+  if (typeof value === "number") return finite(value);
+  if (Array.isArray(value)) value.forEach((item, i) => within(`[${i}]`, allFinite, item));
+  else if (isObject(value)) for (const key of Object.keys(value)) within(key, allFinite, value[key]);
+  return value;
 }
 
 /** Assignment that also keeps a key named `__proto__`. */

@@ -152,6 +152,13 @@ test("validation_error: a body nested deeper than anything can walk through, ove
   expect([status, body.error]).toEqual([3, "validation_error"]);
 });
 
+test("a number JSON has no word for is refused by its place", async () => {
+  const inputs = { payload: [1, Number.NaN] };
+  const { status, body } = await grpcSurface(host).create({ workflowId: "conformance-identity", inputs });
+  expect([status, body.error]).toEqual([3, "validation_error"]);
+  expect(body.message).toBe("inputs.payload[1] must be a finite number");
+});
+
 test("what is as deep as a body may be is read over gRPC by a client that stops at a hundred nested messages", async () => {
   let deep: unknown = 1;
   for (let level = 0; level < 28; level++) deep = { a: deep };
