@@ -30,6 +30,18 @@ export interface StreamEndpoint extends Common {
 
 export type Endpoint = UnaryEndpoint | StreamEndpoint;
 
+/** An endpoint that answers each request once. */
+export function requestEndpoint(
+  { subject, dialect, timeoutMs }: Pick<Common, "subject" | "dialect" | "timeoutMs">,
+  answer: Answer,
+): UnaryEndpoint {
+  return { kind: "request", subject, name: nameOf(subject), dialect, timeoutMs, answer };
+}
+
+function nameOf(subject: string): string {
+  return subject.replaceAll(".", "-");
+}
+
 /** The endpoints of a service: its handlers behind the JSON codec of the contract. */
 export function endpointsOf<S extends ServiceDefinition>(service: S, handlers: Handlers<S>): Endpoint[] {
   return Object.entries(service.methods)
@@ -42,24 +54,22 @@ function endpoint(route: Route, handler: unknown): Endpoint | undefined {
   const request = codecOf(opaque(route.method.requestType));
   const responseType = opaque(route.method.responseType);
   const response = codecOf(responseType);
-  const common = {
-    subject: route.subject,
-    name: route.subject.replaceAll(".", "-"),
-    dialect: route.dialect,
-    timeoutMs: route.timeoutMs,
-  };
   const read = (text: string): unknown => request.fromJson(parseRequest(text));
   const write = (reply: unknown): string => JSON.stringify(response.toJson(responseType.fromPartial(reply as object)));
   if (route.kind === "stream") {
     const run = handler as (message: unknown, context: CallContext) => AsyncIterable<object>;
+    const { subject, dialect, timeoutMs } = route;
     return {
-      ...common,
       kind: "stream",
+      subject,
+      name: nameOf(subject),
+      dialect,
+      timeoutMs,
       async *stream(text, context) {
         for await (const reply of run(read(text), context)) yield write(reply);
       },
     };
   }
   const run = handler as (message: unknown, context: CallContext) => Promise<object>;
-  return { ...common, kind: "request", answer: async (text, context) => write(await run(read(text), context)) };
+  return requestEndpoint(route, async (text, context) => write(await run(read(text), context)));
 }

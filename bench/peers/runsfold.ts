@@ -1,7 +1,8 @@
 /** A long run read cold: folded from its log, or taken as a snapshot out of Redis, which is what could be kept there instead. */
 import { Redis } from "ioredis";
 import { publish } from "../../bus/publish.ts";
-import type { LogEntry, RunRecord } from "../../contracts/openwop/log.ts";
+import type { LogEntry } from "../../contracts/openwop/log.ts";
+import { runRecord } from "../../test/kit/runrecord.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { systemIds } from "../../runtime/ids.ts";
 import { RunLog } from "../../workers/runs/log.ts";
@@ -21,27 +22,10 @@ const bus = await connectOurs("bench-runsfold");
 const redis = new Redis(setting("REDIS_URL"));
 const made = new Map<number, string>();
 
-const record = (runId: string): RunRecord => ({
-  runId,
-  workflowId: "long",
-  definition: "d",
-  workflowVersion: "1",
-  owner: { tenant: "bench-fold" },
-  inputs: {},
-  variables: [],
-  channels: {},
-  configurable: {},
-  tags: [],
-  metadata: {},
-  masking: "mask",
-  traceparent: "",
-  engineVersion: 1,
-});
-
 /** A loop of two nodes, for as long as it takes. */
 async function long(events: number): Promise<string> {
   const runId = `fold-${process.pid}-${events}`;
-  const run = record(runId);
+  const run = runRecord(runId, { workflowId: "long", owner: { tenant: "bench-fold" } });
   const timestamp = new Date().toISOString();
   const event = (sequence: number, type: string, nodeId: string, payload: object): LogEntry["events"][number] => ({
     eventId: `${runId}-${sequence}`,

@@ -1,5 +1,5 @@
 /** What a collector is sent: an ExportTraceServiceRequest of OpenTelemetry's protocol, as protobuf or as JSON. */
-import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
+import { fieldsOf } from "./wire.ts";
 
 export interface Span {
   /** `service.name` of its resource. */
@@ -18,18 +18,18 @@ export function spansIn(body: Buffer, type: string): Span[] {
 
 /** Field numbers of opentelemetry-proto's `trace/v1/trace.proto`, `resource/v1/resource.proto` and `common/v1/common.proto`. */
 function spansInProtobuf(body: Buffer): Span[] {
-  return fieldsOf(body, 1).flatMap((resourceSpans) => {
-    const attributes = fieldsOf(fieldsOf(resourceSpans, 1)[0], 1);
-    const named = attributes.find((attribute) => textOf(fieldsOf(attribute, 1)[0]) === "service.name");
-    const service = textOf(fieldsOf(fieldsOf(named, 2)[0], 1)[0]);
-    return fieldsOf(resourceSpans, 2)
-      .flatMap((scopeSpans) => fieldsOf(scopeSpans, 2))
+  return valuesOf(body, 1).flatMap((resourceSpans) => {
+    const attributes = valuesOf(valuesOf(resourceSpans, 1)[0], 1);
+    const named = attributes.find((attribute) => textOf(valuesOf(attribute, 1)[0]) === "service.name");
+    const service = textOf(valuesOf(valuesOf(named, 2)[0], 1)[0]);
+    return valuesOf(resourceSpans, 2)
+      .flatMap((scopeSpans) => valuesOf(scopeSpans, 2))
       .map((span) => ({
         service,
-        name: textOf(fieldsOf(span, 5)[0]),
-        traceId: hexOf(fieldsOf(span, 1)[0]),
-        spanId: hexOf(fieldsOf(span, 2)[0]),
-        parentSpanId: hexOf(fieldsOf(span, 4)[0]),
+        name: textOf(valuesOf(span, 5)[0]),
+        traceId: hexOf(valuesOf(span, 1)[0]),
+        spanId: hexOf(valuesOf(span, 2)[0]),
+        parentSpanId: hexOf(valuesOf(span, 4)[0]),
       }));
   });
 }
@@ -38,16 +38,9 @@ const none = new Uint8Array();
 const textOf = (bytes: Uint8Array = none): string => Buffer.from(bytes).toString("utf8");
 const hexOf = (bytes: Uint8Array = none): string => Buffer.from(bytes).toString("hex");
 
-/** The values of one field that have a length: texts, bytes, messages. */
-function fieldsOf(message: Uint8Array = none, wanted: number): Uint8Array[] {
-  const reader = new BinaryReader(message);
-  const found: Uint8Array[] = [];
-  while (reader.pos < reader.len) {
-    const [field, type] = reader.tag();
-    if (field === wanted && type === WireType.LengthDelimited) found.push(reader.bytes());
-    else reader.skip(type);
-  }
-  return found;
+/** The values of one field. */
+function valuesOf(message: Uint8Array = none, wanted: number): Buffer[] {
+  return fieldsOf(message).flatMap(([field, value]) => (field === wanted ? [value] : []));
 }
 
 interface Export {

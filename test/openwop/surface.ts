@@ -1,7 +1,7 @@
 /** Both surfaces in the same small language, so that a scenario is written once and run over each. */
-import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import type { Metadata } from "@grpc/grpc-js";
 import { isObject } from "../../contracts/openwop/json.ts";
+import { fieldsOf } from "../kit/wire.ts";
 import { bearer, KEYS, type Surfaces } from "./host.ts";
 
 // oxlint-disable-next-line typescript/no-explicit-any
@@ -241,15 +241,4 @@ export function envelopeOf(metadata: Metadata): Body {
       return JSON.parse(any.get(2)?.toString("utf8") ?? "null");
   }
   return undefined;
-}
-
-function fieldsOf(bytes: Uint8Array): [number, Buffer][] {
-  const reader = new BinaryReader(bytes);
-  const fields: [number, Buffer][] = [];
-  while (reader.pos < reader.len) {
-    const [field, wire] = reader.tag();
-    if (wire === WireType.LengthDelimited) fields.push([field, Buffer.from(reader.bytes())]);
-    else reader.skip(wire);
-  }
-  return fields;
 }

@@ -7,7 +7,7 @@ import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
 import { until } from "../../test/kit/until.ts";
 import { verifies } from "../../test/kit/verifies.ts";
 import { PolicyStore } from "./policies/policystore.ts";
-import { sampleRequest } from "./testkit.ts";
+import { sampleDecision, sampleRequest } from "./testkit.ts";
 import { ask as askOf, DECIDE, startTestWorker, type TestWorker } from "./testworker.ts";
 
 let nats: TestNats;
@@ -32,14 +32,7 @@ describe("deciding", () => {
   test("the sample request of the contract, by the seeded policy", async () => {
     const { body, error } = await ask(DECIDE, sampleRequest);
     expect(error).toBe(false);
-    expect(body).toMatchObject({
-      provider_id: "openai",
-      reason: "weighted",
-      priority: 50,
-      expected_latency_ms: 250,
-      expected_cost: 0.001,
-      metadata: { algorithm: "weighted_round_robin" },
-    });
+    expect(body).toMatchObject(sampleDecision);
   });
 
   test.each<[string, JsonObject, JsonObject]>([

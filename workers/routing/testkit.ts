@@ -28,6 +28,16 @@ export const seventyThirty = {
   ],
 } as const;
 
+/** What the contract's sample request is answered with by the seeded policy. */
+export const sampleDecision = {
+  provider_id: "openai",
+  reason: "weighted",
+  priority: 50,
+  expected_latency_ms: 250,
+  expected_cost: 0.001,
+  metadata: { algorithm: "weighted_round_robin" },
+};
+
 export function callContext(headers: Headers = {}): CallContext {
   return {
     tenant: headers["tenant_id"] ?? "default",

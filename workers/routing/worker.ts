@@ -6,7 +6,7 @@
  * Redis are away; changes of policies fail meanwhile, and policies with sessions or limits decide as if there were none.
  */
 import type { Bus } from "../../bus/connect.ts";
-import type { Endpoint, UnaryEndpoint } from "../../bus/endpoint.ts";
+import { requestEndpoint, type Endpoint, type UnaryEndpoint } from "../../bus/endpoint.ts";
 import { RouterDefinition } from "../../contracts/gen/beamline/flow/v1/flow.ts";
 import { routesOf } from "../../contracts/routes.ts";
 import { buckets, streams } from "../../contracts/streams.ts";
@@ -287,17 +287,8 @@ export function localPorts(store: PolicyStore, measures: Measures): Omit<Routing
 export function routingEndpoints(ports: RoutingPorts): Endpoint[] {
   const routes = routesOf(RouterDefinition);
   const router = Object.entries(routerAnswers(ports)).map(([key, answer]): UnaryEndpoint => {
-    const { subject, dialect, timeoutMs } = routes[key as keyof typeof routes];
-    const name = subject.replaceAll(".", "-");
-    return {
-      kind: "request",
-      subject,
-      name,
-      dialect,
-      timeoutMs,
-      answer,
-      fallbackReplies: key === "decide" ? fallbackReplies : [],
-    };
+    const endpoint = requestEndpoint(routes[key as keyof typeof routes], answer);
+    return key === "decide" ? { ...endpoint, fallbackReplies } : endpoint;
   });
   return [...router, ...adminEndpoints(ports, ports.check)];
 }

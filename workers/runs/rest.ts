@@ -2,7 +2,7 @@
  * The REST surface over the bus: one subject per operation, `openwop.rest.v1.<operation>`, with what HTTP carried in its JSON. The edge
  * only forwards; the operations are the same that gRPC uses.
  */
-import type { Endpoint } from "../../bus/endpoint.ts";
+import { requestEndpoint, type Endpoint } from "../../bus/endpoint.ts";
 import { parseJson } from "../../bus/call.ts";
 import { codeIn, errorBody } from "../../contracts/errorbody.ts";
 import { BeamlineError, meaning } from "../../contracts/errors.ts";
@@ -86,23 +86,21 @@ function keptRefusal(thrown: unknown): Answer {
 }
 
 export function restEndpoints(ports: RunsPorts): Endpoint[] {
-  return restOperations.map((name) => ({
-    kind: "request",
-    subject: restSubject(name),
-    name: restSubject(name).replaceAll(".", "-"),
-    dialect: "openwop",
-    timeoutMs: TIMEOUT_MS,
-    async answer(request, context) {
-      const given = objectOr(parseJson(request === "" ? "{}" : request));
-      const rest: Rest = {
-        params: objectOr(given["params"]),
-        query: objectOr(given["query"]),
-        headers: objectOr(given["headers"]),
-        body: given["body"],
-      };
-      const asker = askerOf(context, { base: textOr(given["base"], "") });
-      const { status, body, headers } = await operations[name](ports, asker, rest).catch(keptRefusal);
-      return JSON.stringify({ status, body, headers: headers ?? {} } satisfies RestReply);
-    },
-  }));
+  return restOperations.map((name) =>
+    requestEndpoint(
+      { subject: restSubject(name), dialect: "openwop", timeoutMs: TIMEOUT_MS },
+      async (request, context) => {
+        const given = objectOr(parseJson(request === "" ? "{}" : request));
+        const rest: Rest = {
+          params: objectOr(given["params"]),
+          query: objectOr(given["query"]),
+          headers: objectOr(given["headers"]),
+          body: given["body"],
+        };
+        const asker = askerOf(context, { base: textOr(given["base"], "") });
+        const { status, body, headers } = await operations[name](ports, asker, rest).catch(keptRefusal);
+        return JSON.stringify({ status, body, headers: headers ?? {} } satisfies RestReply);
+      },
+    ),
+  );
 }

@@ -4,6 +4,7 @@ import type { Bus } from "../../bus/connect.ts";
 import { ensureBuckets, ensureStreams } from "../../bus/streams.ts";
 import { foldEntry } from "../../contracts/openwop/fold.ts";
 import type { NewEvent, RunRecord } from "../../contracts/openwop/log.ts";
+import { runRecord } from "../../test/kit/runrecord.ts";
 import type { RunState } from "../../contracts/openwop/state.ts";
 import { buckets, streams } from "../../contracts/streams.ts";
 import { systemClock, type Clock } from "../../runtime/clock.ts";
@@ -66,25 +67,6 @@ test("a key is remembered for its retention and not a moment longer", async () =
   expect(later.body).not.toEqual(first.body);
 });
 
-function recordOf(runId: string): RunRecord {
-  return {
-    runId,
-    workflowId: "w",
-    definition: "d",
-    workflowVersion: "1",
-    owner: { tenant: "acme" },
-    inputs: {},
-    variables: [],
-    channels: {},
-    configurable: {},
-    tags: [],
-    metadata: {},
-    masking: "mask",
-    traceparent: "",
-    engineVersion: 1,
-  };
-}
-
 const event = (type: string, nodeId?: string): NewEvent => ({
   type,
   payload: {},
@@ -95,7 +77,7 @@ test("the times of a log never go back, whoever writes with whatever clock", asy
   const clock = new SetClock();
   const log = new RunLog(bus, clock, systemIds);
   const runId = systemIds.v7();
-  await log.create(recordOf(runId), [event("run.started")]);
+  await log.create(runRecord(runId), [event("run.started")]);
   const session = await Session.open(log, "acme", runId);
   clock.at += HOUR;
   session?.emit(event("node.started", "a"));
@@ -119,7 +101,7 @@ describe("deadlines", () => {
     const base = { eventId: "e", runId: "r", schemaVersion: 2, engineVersion: "1", timestamp: iso(start) };
     const data = { kind: "approval", key: "k", data: {}, timeoutMs: HOUR };
     return foldEntry(undefined, {
-      run: { ...recordOf("r"), ...fork },
+      run: { ...runRecord("r"), ...fork },
       events: [
         { ...base, type: "run.started", sequence: 0, payload: {} },
         { ...base, type: "node.started", nodeId: "gate", sequence: 1, payload: { nodeId: "gate" } },

@@ -1,5 +1,5 @@
 /** What the usage worker answers: totals, and cancellation. Subjects beside the router's, since its gateways ask there (BeamLine, REST gateway). */
-import type { Endpoint } from "../../bus/endpoint.ts";
+import { requestEndpoint, type Endpoint } from "../../bus/endpoint.ts";
 import { parseJson } from "../../bus/call.ts";
 import { isObject, requiredText, text } from "../../contracts/execution/reading.ts";
 import { execSubject, resultMsgId } from "../../contracts/execution/subjects.ts";
@@ -81,18 +81,11 @@ export function usageEndpoints({ totals, cancels, metering, now }: EndpointPorts
 }
 
 function endpoint(subject: string, answer: (body: JsonObject, context: CallContext) => Promise<JsonObject>): Endpoint {
-  return {
-    kind: "request",
-    subject,
-    name: subject.replaceAll(".", "-"),
-    dialect: "beamline",
-    timeoutMs: 10_000,
-    async answer(request, context) {
-      const body = request === "" ? {} : parseJson(request);
-      if (!isObject(body)) throw invalidArgument("body", "must be a JSON object");
-      return JSON.stringify(await answer(body, context));
-    },
-  };
+  return requestEndpoint({ subject, dialect: "beamline", timeoutMs: 10_000 }, async (request, context) => {
+    const body = request === "" ? {} : parseJson(request);
+    if (!isObject(body)) throw invalidArgument("body", "must be a JSON object");
+    return JSON.stringify(await answer(body, context));
+  });
 }
 
 /** The header goes before the request, and a request may not name another tenant than its header does. */

@@ -5,7 +5,7 @@
  * Beyond the contract, for callers that have more to say than the admin form can: a `policy` with a `version` is a policy document and
  * replaces the stored one whole; reads return the document beside the admin form.
  */
-import type { UnaryEndpoint } from "../../../bus/endpoint.ts";
+import { requestEndpoint, type UnaryEndpoint } from "../../../bus/endpoint.ts";
 import { parseJson } from "../../../bus/call.ts";
 import { codecOf, opaque, type JsonObject } from "../../../contracts/codec.ts";
 import { BeamlineError, invalidArgument } from "../../../contracts/errors.ts";
@@ -28,23 +28,16 @@ export function adminEndpoints(ports: AdminPorts, check: AdminCheck): UnaryEndpo
     const route = routeOf(RouterAdminDefinition, method);
     const codec = codecOf(opaque(method.requestType));
     const handler = handlers[key as MethodKey] as unknown as AnyHandler;
-    return {
-      kind: "request",
-      subject: route.subject,
-      name: route.subject.replaceAll(".", "-"),
-      dialect: route.dialect,
-      timeoutMs: route.timeoutMs,
-      async answer(text, context) {
-        try {
-          const body = bodyOf(text, context, check);
-          const reply =
-            (await documentReply(key, body, context, ports.store)) ?? (await handler(codec.fromJson(body), context));
-          return JSON.stringify(withDocuments(key, reply, body, context, ports.store), numbers);
-        } catch (thrown) {
-          throw inUpperCase(BeamlineError.from(thrown));
-        }
-      },
-    };
+    return requestEndpoint(route, async (text, context) => {
+      try {
+        const body = bodyOf(text, context, check);
+        const reply =
+          (await documentReply(key, body, context, ports.store)) ?? (await handler(codec.fromJson(body), context));
+        return JSON.stringify(withDocuments(key, reply, body, context, ports.store), numbers);
+      } catch (thrown) {
+        throw inUpperCase(BeamlineError.from(thrown));
+      }
+    });
   });
 }
 
@@ -55,20 +48,13 @@ export function adminEndpoint(
   answer: (body: JsonObject, context: CallContext) => Promise<object>,
 ): UnaryEndpoint {
   const subject = `beamline.router.v1.admin.${name}`;
-  return {
-    kind: "request",
-    subject,
-    name: subject.replaceAll(".", "-"),
-    dialect: "beamline",
-    timeoutMs: 5_000,
-    async answer(text, context) {
-      try {
-        return JSON.stringify(await answer(bodyOf(text, context, check), context), numbers);
-      } catch (thrown) {
-        throw inUpperCase(BeamlineError.from(thrown));
-      }
-    },
-  };
+  return requestEndpoint({ subject, dialect: "beamline", timeoutMs: 5_000 }, async (text, context) => {
+    try {
+      return JSON.stringify(await answer(bodyOf(text, context, check), context), numbers);
+    } catch (thrown) {
+      throw inUpperCase(BeamlineError.from(thrown));
+    }
+  });
 }
 
 /** The request as JSON. The key is checked even when the rest cannot be read, so that nobody without it learns what is wrong. */

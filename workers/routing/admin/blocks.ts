@@ -9,12 +9,11 @@
  */
 import type { Bus } from "../../../bus/connect.ts";
 import { parseJson } from "../../../bus/call.ts";
-import type { UnaryEndpoint } from "../../../bus/endpoint.ts";
+import { requestEndpoint, type UnaryEndpoint } from "../../../bus/endpoint.ts";
 import { keyOf, tokenOf } from "../../../bus/keys.ts";
 import { Bucket, jsonCodec } from "../../../bus/keyvalue.ts";
 import type { JsonObject } from "../../../contracts/codec.ts";
 import { BeamlineError, invalidArgument } from "../../../contracts/errors.ts";
-import type { CallContext } from "../../../contracts/handlers.ts";
 import { buckets } from "../../../contracts/streams.ts";
 import { isObject, object, optionalText, text } from "../policies/fields.ts";
 import { SHARED_TENANT } from "../policies/policystore.ts";
@@ -68,21 +67,14 @@ export function blockEndpoints(bus: Bus): UnaryEndpoint[] {
 
 function endpoint(word: string, answer: (body: JsonObject, tenant: string) => Promise<object>): UnaryEndpoint {
   const subject = `beamline.router.v1.registry.${word}`;
-  return {
-    kind: "request",
-    subject,
-    name: subject.replaceAll(".", "-"),
-    dialect: "beamline",
-    timeoutMs: 5_000,
-    async answer(request: string, context: CallContext) {
-      const body: unknown = request === "" ? {} : parseJson(request);
-      if (!isObject(body)) throw invalidArgument("body", "must be a JSON object");
-      const tenant = tenantIn(body, context);
-      // Blocks are nobody's but a tenant's own.
-      if (tenant === SHARED_TENANT) throw invalidArgument("tenant_id", "must be a tenant's own");
-      return JSON.stringify(await answer(body, tenant));
-    },
-  };
+  return requestEndpoint({ subject, dialect: "beamline", timeoutMs: 5_000 }, async (request, context) => {
+    const body: unknown = request === "" ? {} : parseJson(request);
+    if (!isObject(body)) throw invalidArgument("body", "must be a JSON object");
+    const tenant = tenantIn(body, context);
+    // Blocks are nobody's but a tenant's own.
+    if (tenant === SHARED_TENANT) throw invalidArgument("tenant_id", "must be a tenant's own");
+    return JSON.stringify(await answer(body, tenant));
+  });
 }
 
 /** 409 over HTTP, told by its reason: the contract's codes have none for it. */

@@ -7,7 +7,7 @@
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { parseJson } from "../../../bus/call.ts";
-import type { UnaryEndpoint } from "../../../bus/endpoint.ts";
+import { requestEndpoint, type UnaryEndpoint } from "../../../bus/endpoint.ts";
 import type { JsonObject } from "../../../contracts/codec.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
 import type { CallContext } from "../../../contracts/handlers.ts";
@@ -62,27 +62,20 @@ export function controlEndpoints(answers: Operations, { token, newId }: DoorOpti
   return prefixes.flatMap((prefix) =>
     operations.map((operation): UnaryEndpoint => {
       const subject = `${prefix}.${operation}`;
-      return {
-        kind: "request",
-        subject,
-        name: subject.replaceAll(".", "-"),
-        dialect: "beamline",
-        timeoutMs: 5_000,
-        async answer(text, call) {
-          let body: JsonObject = {};
-          try {
-            const parsed = parseJson(text);
-            if (!isObject(parsed)) throw malformed("body", "must be a JSON object");
-            body = parsed;
-            checkToken(token, call.headers, body);
-            const request = { operation, prefix, ...fieldsOf(body, call.headers), body, call };
-            const result = await answers[operation](request);
-            return JSON.stringify({ ok: true, result, context: contextOf(request.requestId, request.traceId) });
-          } catch (thrown) {
-            throw inEnvelope(BeamlineError.from(thrown), words(body["request_id"]) || newId(), words(body["trace_id"]));
-          }
-        },
-      };
+      return requestEndpoint({ subject, dialect: "beamline", timeoutMs: 5_000 }, async (text, call) => {
+        let body: JsonObject = {};
+        try {
+          const parsed = parseJson(text);
+          if (!isObject(parsed)) throw malformed("body", "must be a JSON object");
+          body = parsed;
+          checkToken(token, call.headers, body);
+          const request = { operation, prefix, ...fieldsOf(body, call.headers), body, call };
+          const result = await answers[operation](request);
+          return JSON.stringify({ ok: true, result, context: contextOf(request.requestId, request.traceId) });
+        } catch (thrown) {
+          throw inEnvelope(BeamlineError.from(thrown), words(body["request_id"]) || newId(), words(body["trace_id"]));
+        }
+      });
     }),
   );
 }

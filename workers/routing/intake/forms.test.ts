@@ -10,6 +10,7 @@ import {
   forms,
   idOf,
   policy,
+  sampleDecision,
   sampleRequest,
   singleProvider,
   TestRouter,
@@ -17,18 +18,10 @@ import {
 
 const router = (): TestRouter =>
   new TestRouter([policy(singleProvider), policy({ providers: [{ name: "x", weight: 0 }] }, { id: "empty" })]);
-const decision = {
-  provider_id: "openai",
-  reason: "weighted",
-  priority: 50,
-  expected_latency_ms: 250,
-  expected_cost: 0.001,
-  metadata: { algorithm: "weighted_round_robin" },
-};
 
 test("the sample request of the contract gets the sample's decision from the seeded policy", async () => {
   const seeded = new TestRouter([policy(defaultPolicy, { tenant: "*" })]);
-  expect(await seeded.ask(sampleRequest)).toMatchObject(decision);
+  expect(await seeded.ask(sampleRequest)).toMatchObject(sampleDecision);
 });
 
 describe.each(everyForm)("form %s", (form) => {
@@ -39,7 +32,7 @@ describe.each(everyForm)("form %s", (form) => {
   test("a decision comes back in its own reply form", async () => {
     const reply = await router().ask(forms[form]);
     if (bareForms.has(form)) {
-      expect(reply).toMatchObject(decision);
+      expect(reply).toMatchObject(sampleDecision);
       expect(reply["ok"]).toBeUndefined();
       expect(Object.keys(reply)).toEqual([
         "provider_id",
@@ -52,7 +45,7 @@ describe.each(everyForm)("form %s", (form) => {
     } else {
       expect(reply).toMatchObject({
         ok: true,
-        decision: { ...decision, policy_id: "default", fallback_used: false },
+        decision: { ...sampleDecision, policy_id: "default", fallback_used: false },
         context: { request_id: idOf[form], trace_id: "t1" },
       });
     }
@@ -207,7 +200,9 @@ describe.each(everyForm)("form %s", (form) => {
     const one = router();
     await one.ask(forms[form]);
     const id = form === "extended" ? "r1" : "m1";
-    expect(await one.ask({ message_id: id }, { tenant_id: "acme" }, one.answers.getDecision)).toMatchObject(decision);
+    expect(await one.ask({ message_id: id }, { tenant_id: "acme" }, one.answers.getDecision)).toMatchObject(
+      sampleDecision,
+    );
   });
 });
 

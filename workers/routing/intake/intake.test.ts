@@ -1,18 +1,10 @@
 import { describe, expect, test } from "vitest";
 import type { JsonObject } from "../../../contracts/codec.ts";
 import type { Decision } from "../choice/decision.ts";
-import { changed, forms, policy, seventyThirty, singleProvider, TestRouter } from "../testkit.ts";
+import { changed, forms, policy, sampleDecision, seventyThirty, singleProvider, TestRouter } from "../testkit.ts";
 
 const router = (): TestRouter =>
   new TestRouter([policy(singleProvider), policy({ providers: [{ name: "x", weight: 0 }] }, { id: "empty" })]);
-const decision = {
-  provider_id: "openai",
-  reason: "weighted",
-  priority: 50,
-  expected_latency_ms: 250,
-  expected_cost: 0.001,
-  metadata: { algorithm: "weighted_round_robin" },
-};
 
 describe("a dry run", () => {
   test.each<[string, JsonObject]>([
@@ -73,7 +65,7 @@ describe("what cannot be read", () => {
     const room = 1_048_576 - frame;
     const fits = changed(forms.seed, { "message.payload": "é".repeat(Math.floor(room / 2)) + "x".repeat(room % 2) });
     expect(Buffer.byteLength(JSON.stringify(fits))).toBe(1_048_576);
-    expect(await one.ask(fits)).toMatchObject(decision);
+    expect(await one.ask(fits)).toMatchObject(sampleDecision);
     const over = changed(forms.seed, { "message.payload": "x".repeat(room + 1) });
     expect(await one.ask(over)).toMatchObject({
       ok: false,

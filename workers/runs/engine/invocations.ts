@@ -76,18 +76,6 @@ export class Invocations {
     this.#told = told;
   }
 
-  /** The stored outcome of an effect, if there is one. */
-  async stored(
-    tenant: string,
-    runId: string,
-    nodeId: string,
-    ordinal: number,
-    iteration: number,
-    provider: string,
-  ): Promise<Invocation | undefined> {
-    return (await this.#records.get(tenant, idOf(tenant, runId, nodeId, ordinal, iteration, provider)))?.value;
-  }
-
   /** Makes an effect, or gives back what it came to before. Throws what it failed with; `effect_outcome_unknown` (I3). */
   async once<T>(
     record: RunRecord,
@@ -176,8 +164,10 @@ export class Invocations {
     provider: string,
   ): Promise<T> {
     const sources = record.fork === undefined ? [] : effectRuns(record.fork);
+    const { tenant } = record.owner;
     for (const source of sources) {
-      const found = await this.stored(record.owner.tenant, source, nodeId, ordinal, iteration, provider);
+      const id = idOf(tenant, source, nodeId, ordinal, iteration, provider);
+      const found = (await this.#records.get(tenant, id))?.value;
       if (found?.state === "done") return found.result as T;
       if (found?.state === "failed") throw errorOf(found);
     }

@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Bus } from "../../../bus/connect.ts";
 import { ensureStreams } from "../../../bus/streams.ts";
-import type { NewEvent, RunRecord } from "../../../contracts/openwop/log.ts";
+import type { NewEvent } from "../../../contracts/openwop/log.ts";
+import { runRecord } from "../../../test/kit/runrecord.ts";
 import { streams } from "../../../contracts/streams.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { systemIds } from "../../../runtime/ids.ts";
@@ -25,18 +26,7 @@ const started = (nodeId: string): NewEvent => ({ type: "node.started", nodeId, p
 /** A run that was begun, as two engines that know only its beginning hold it. */
 async function twice(): Promise<{ log: RunLog; runId: string; one: Session; other: Session }> {
   const log = new RunLog(bus, systemClock, systemIds);
-  const record = {
-    runId: systemIds.v7(),
-    workflowId: "w",
-    owner: { tenant: "acme" },
-    inputs: {},
-    variables: [],
-    channels: {},
-    configurable: {},
-    masking: "mask",
-    traceparent: "",
-    engineVersion: 1,
-  } as unknown as RunRecord;
+  const record = runRecord(systemIds.v7());
   const first = await log.create(record, [{ type: "run.started", payload: {} }]);
   const open = async (): Promise<Session> => {
     const session = await Session.open(log, "acme", record.runId, first);

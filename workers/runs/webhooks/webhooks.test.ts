@@ -12,6 +12,7 @@ import { createEgress, type Egress } from "../../../runtime/egress.ts";
 import { systemIds } from "../../../runtime/ids.ts";
 import { createLogger } from "../../../runtime/log.ts";
 import { startTestNats, type TestNats } from "../../../test/kit/servers.ts";
+import { runRecord } from "../../../test/kit/runrecord.ts";
 import { until } from "../../../test/kit/until.ts";
 import { verifies } from "../../../test/kit/verifies.ts";
 import { RunLog } from "../log.ts";
@@ -105,23 +106,8 @@ function register(path: string, tags: readonly string[] = [], target = url(path)
 /** A run that has ended, as its log tells it. */
 async function run(tenant = "acme", more: Partial<RunRecord> = {}): Promise<string> {
   const runId = systemIds.v7();
-  const record: RunRecord = {
-    runId,
-    workflowId: "w",
-    definition: "d",
-    workflowVersion: "1",
-    owner: { tenant },
-    inputs: {},
-    variables: [],
-    channels: {},
-    configurable: {},
-    tags: [],
-    metadata: {},
-    masking: "mask",
-    traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-    engineVersion: 1,
-    ...more,
-  };
+  const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  const record = runRecord(runId, { owner: { tenant }, traceparent, ...more });
   await log.create(record, [
     { type: "run.started", payload: {} },
     { type: "run.completed", payload: {} },
