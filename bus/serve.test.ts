@@ -188,12 +188,12 @@ verifies(
     expect((await failure(call(to))).code).toBe("unavailable");
 
     const stuck = await answering(() => new Promise<string>(() => undefined), { concurrency: 1, queue: 5 });
-    const first = call(stuck.subject, { timeoutMs: 2_000 });
+    const first = failure(call(stuck.subject, { timeoutMs: 2_000 }));
     const second = call(stuck.subject);
     await until(() => stuck.server.load.waiting === 1);
     await stuck.server.stop(Date.now() + 20);
     expect(JSON.parse((await second).text)).toMatchObject({ error: { code: "unavailable" } });
-    await failure(first);
+    await first;
   },
 );
 
