@@ -3,7 +3,9 @@
  *
  * Q1 A write is on the disk when it resolves. `create` and `update` are checked against what is there, so of two writers one learns that it lost.
  * Q2 What a codec cannot read is `data_loss` naming the key: it never looks like a value, nor like none.
+ * Q3 A write that is tried again is made once: one that was stored and whose answer was lost is no conflict.
  */
+import { randomUUID } from "node:crypto";
 import { BeamlineError } from "../contracts/errors.ts";
 import type { Headers } from "../contracts/headers.ts";
 import type { BucketSpec } from "../contracts/streams.ts";
@@ -11,6 +13,7 @@ import { apiCode, apiCodeOf, asking } from "./apierror.ts";
 import type { Bus } from "./connect.ts";
 import { publish, type PublishOptions } from "./publish.ts";
 import { readStream } from "./read.ts";
+import { publishRetrying } from "./retrying.ts";
 
 /** How values of a type stand in a bucket. */
 export interface ValueCodec<T> {
@@ -30,6 +33,8 @@ export interface Entry<T> {
 
 export interface WriteOptions extends Pick<PublishOptions, "timeoutMs" | "signal"> {
   readonly headers?: Headers;
+  /** Q3. How long it is tried again while the bus is away, milliseconds; `timeoutMs` is then of no use. Default: it is tried once. */
+  readonly retryForMs?: number;
 }
 
 export interface DeleteOptions extends WriteOptions {
@@ -139,8 +144,16 @@ export class Bucket<T> {
     }
   }
 
-  async #write(key: string, bytes: string | Uint8Array, options: PublishOptions): Promise<number> {
-    const { seq } = await publish(this.bus, this.subjectOf(key), bytes, options);
+  async #write(
+    key: string,
+    bytes: string | Uint8Array,
+    { retryForMs, ...options }: PublishOptions & WriteOptions,
+  ): Promise<number> {
+    const subject = this.subjectOf(key);
+    const { seq } =
+      retryForMs === undefined
+        ? await publish(this.bus, subject, bytes, options)
+        : await publishRetrying(this.bus, subject, bytes, { ...options, msgId: randomUUID(), timeoutMs: retryForMs });
     return seq;
   }
 

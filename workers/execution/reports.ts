@@ -71,9 +71,7 @@ export function busReports(bus: Bus, now: () => number): Reports {
 
     async acceptedWithResult(ids, result, traceparent) {
       // One after the other on one connection: the stream keeps the order, and nobody waits for the first.
-      const accepted = send(ackOf(ids, "accepted", ""));
-      const done = send(await resultMessage(result, traceparent));
-      await Promise.all([accepted, done]);
+      await Promise.all([send(ackOf(ids, "accepted", "")), resultMessage(result, traceparent).then(send)]);
     },
 
     async hasResult(ids) {

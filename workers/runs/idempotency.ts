@@ -10,6 +10,7 @@
  * D6 Every execution under a key is given the same id. Who names what it makes by that id, or writes it beside what it did, does it once,
  *    also after D5, and answers as the first one would have.
  * D7 After the retention a key means nothing any more: the next call under it is a new one.
+ * D8 A bus that is away when the call has ended does not make it fail: what it came to is kept once the bus is back.
  */
 import { createHash } from "node:crypto";
 import { BeamlineError, isCode, meaning } from "../../contracts/errors.ts";
@@ -54,6 +55,8 @@ export const REPLAY_HEADER = "openwop-Idempotent-Replay";
 const LEASE_MS = 10_000;
 const WAIT_MS = 12_000;
 const POLL_MS = 20;
+/** D8. Until the lease has ended anyway. */
+const AWAY = { retryForMs: LEASE_MS } as const;
 /** What is left of the caller's time when waiting for another call is given up: enough for the answer to arrive. */
 const ANSWER_MS = 500;
 /** HTTP statuses of D4. */
@@ -133,7 +136,7 @@ export class Idempotency {
     const done = { requestDigest, executionId, leaseOwner: this.#worker, leaseUntil: 0, since: this.#clock.now() };
     try {
       const answer = await run(execution);
-      await this.#records.swap(key, { ...done, state: "completed", answer }, revision);
+      await this.#records.swap(key, { ...done, state: "completed", answer }, revision, AWAY);
       return { ...answer, headers: { ...answer.headers, [REPLAY_HEADER]: "false" } };
     } catch (thrown) {
       const error = BeamlineError.from(thrown);
@@ -148,7 +151,7 @@ export class Idempotency {
             error: { code, message, details, ...(field !== undefined && { field }) },
           }
         : { ...done, state: "retryable-failure" };
-      const mine = (await this.#records.swap(key, record, revision)) !== undefined;
+      const mine = (await this.#records.swap(key, record, revision, AWAY)) !== undefined;
       // Whoever has taken over meanwhile has a record of their own.
       if (mine && NEVER_KEPT.has(http)) await this.#records.remove(...key);
       throw error;

@@ -2,7 +2,7 @@
  * Current values by key: a bucket (bus/keyvalue) whose keys are lists of texts, with a compare-and-set that answers instead of throwing.
  */
 import type { Bus } from "../../bus/connect.ts";
-import { Bucket, jsonCodec } from "../../bus/keyvalue.ts";
+import { Bucket, jsonCodec, type WriteOptions } from "../../bus/keyvalue.ts";
 import { keyOf } from "../../bus/keys.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { BucketSpec } from "../../contracts/streams.ts";
@@ -30,11 +30,16 @@ export class Records<T> {
   }
 
   /** Stores when the revision is still this one; 0 for a key that must not be there. The new revision, undefined when it is another. */
-  async swap(key: readonly string[], value: T, revision: number): Promise<number | undefined> {
+  async swap(
+    key: readonly string[],
+    value: T,
+    revision: number,
+    options: Pick<WriteOptions, "retryForMs"> = {},
+  ): Promise<number | undefined> {
     try {
       return revision === 0
-        ? await this.#bucket.create(keyOf(...key), value)
-        : await this.#bucket.update(keyOf(...key), value, revision);
+        ? await this.#bucket.create(keyOf(...key), value, options)
+        : await this.#bucket.update(keyOf(...key), value, revision, options);
     } catch (thrown) {
       if (thrown instanceof BeamlineError && (thrown.code === "already_exists" || thrown.code === "aborted"))
         return undefined;

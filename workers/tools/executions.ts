@@ -8,7 +8,7 @@
 import { createHash } from "node:crypto";
 import type { Bus } from "../../bus/connect.ts";
 import { tokenOf } from "../../bus/keys.ts";
-import { publish } from "../../bus/publish.ts";
+import { publishRetrying } from "../../bus/retrying.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { streams } from "../../contracts/streams.ts";
 import { systemIds } from "../../runtime/ids.ts";
@@ -46,6 +46,9 @@ const { name: STREAM } = streams.toolExecutions;
 /** Outputs up to this size are kept for repeated calls, bytes. */
 export const KEPT_OUTPUT = 512 * 1024;
 const MAX_TOKEN = 200;
+/** How long the bus may be away: before a tool runs its caller waits, afterwards what it did must not be forgotten. Milliseconds. */
+const START_MS = 5_000;
+const CHANGE_MS = 60_000;
 
 /** An execution with its place in the log. */
 export interface Known {
@@ -65,12 +68,12 @@ export class Executions {
 
   /** Records a new execution. Throws `unavailable`, and then nothing may be run. */
   async start(execution: Execution): Promise<Known> {
-    return this.#store(execution, 0);
+    return this.#store(execution, 0, START_MS);
   }
 
-  /** Records the next state. Throws `aborted` when somebody else did before. */
+  /** Records the next state, once the bus is back when it is away. Throws `aborted` when somebody else did before, `unavailable` after a minute. */
   async change(known: Known, next: Partial<Execution>, now: number): Promise<Known> {
-    return this.#store({ ...known.execution, ...next, changed_at: now }, known.seq);
+    return this.#store({ ...known.execution, ...next, changed_at: now }, known.seq, CHANGE_MS);
   }
 
   /** An execution by its id; undefined when the tenant has none. */
@@ -116,13 +119,14 @@ export class Executions {
     return [...this.#running.values()].filter(({ execution }) => execution.due_at < now);
   }
 
-  async #store(execution: Execution, expected: number): Promise<Known> {
+  async #store(execution: Execution, expected: number, timeoutMs: number): Promise<Known> {
     const { tenant, task_id, execution_id } = execution;
     const subject = `log.tools.exec.${short(tenant)}.${short(task_id)}.${tokenOf(execution_id)}`;
-    const { seq } = await publish(this.#bus, subject, JSON.stringify(execution), {
+    const { seq } = await publishRetrying(this.#bus, subject, JSON.stringify(execution), {
       expectLastSubjectSequence: expected,
-      // One of its own for every attempt: with the same one, two who want the same next state would both be told that it is stored.
+      // One of its own for every writer: with the same one, two who want the same next state would both be told that it is stored.
       msgId: systemIds.v7(),
+      timeoutMs,
     });
     return { execution, seq };
   }

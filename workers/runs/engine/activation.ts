@@ -270,6 +270,7 @@ export class Activation {
         (seen) => type.run(seen),
       );
       if (running instanceof Promise) {
+        running.catch(() => undefined); // awaited below
         await this.#session.flush();
         result = await running;
       } else result = running;

@@ -6,6 +6,7 @@
  *    may help; the claim is then taken over by compare-and-set.
  * I3 A claim whose holder is gone has an unknown outcome: an effect that is idempotent by its key is made again with the same key, any
  *    other one is reported as `effect_outcome_unknown` and not repeated.
+ * I4 A bus that goes away meanwhile makes no outcome unknown: what is to be kept is written once it is back.
  */
 import { createHash } from "node:crypto";
 import { BeamlineError, isCode, meaning } from "../../../contracts/errors.ts";
@@ -42,6 +43,8 @@ export interface Recorded {
 /** A claim nobody renews is abandoned after this time. */
 const CLAIM_MS = 15_000;
 const POLL_MS = 100;
+/** I4. How long the bus may be away. */
+const AWAY = { retryForMs: 60_000 } as const;
 
 /** The published identity: `base64url(sha256(..))` without padding. `nodeId` is the node, `ordinal` counts its effects. */
 export function logicalInvocationId(
@@ -109,20 +112,20 @@ export class Invocations {
     perform: (invocationId: string) => Promise<T>,
     signal: AbortSignal,
   ): Promise<T> {
-    let revision = await this.#records.swap(key, this.#claim(), 0);
+    let revision = await this.#records.swap(key, this.#claim(), 0, AWAY);
     while (revision === undefined) {
       signal.throwIfAborted();
       const kept = await this.#records.get(...key);
-      if (kept === undefined) revision = await this.#records.swap(key, this.#claim(), 0);
+      if (kept === undefined) revision = await this.#records.swap(key, this.#claim(), 0, AWAY);
       else if (kept.value.state === "done") {
         this.#told(provider, "idempotent_hit", 0);
         return kept.value.result as T;
       } else if (kept.value.state === "failed") {
         if (!mayHelp(kept.value)) throw errorOf(kept.value);
-        revision = await this.#records.swap(key, this.#claim(), kept.revision);
+        revision = await this.#records.swap(key, this.#claim(), kept.revision, AWAY);
       } else if (kept.value.until > this.#clock.now() && kept.value.worker !== this.#worker)
         await this.#clock.sleep(POLL_MS, signal);
-      else if (idempotent) revision = await this.#records.swap(key, this.#claim(), kept.revision);
+      else if (idempotent) revision = await this.#records.swap(key, this.#claim(), kept.revision, AWAY);
       else throw unknownOutcome(provider, id);
     }
     return this.#perform(key, id, revision, provider, perform);
@@ -138,7 +141,7 @@ export class Invocations {
     const started = this.#clock.monotonic();
     let held: Promise<number | undefined> = Promise.resolve(revision);
     const put = (value: Invocation): Promise<number | undefined> =>
-      (held = held.then(async (last) => (last === undefined ? undefined : this.#records.swap(key, value, last))));
+      (held = held.then(async (last) => (last === undefined ? last : this.#records.swap(key, value, last, AWAY))));
     const renewing = setInterval(() => void put(this.#claim()).catch(() => undefined), CLAIM_MS / 3);
     try {
       const result = await perform(id).finally(() => clearInterval(renewing));

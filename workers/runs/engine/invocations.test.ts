@@ -1,0 +1,45 @@
+/** Effects and what is kept of them, on a real server. */
+import { afterAll, beforeAll, expect } from "vitest";
+import type { Bus } from "../../../bus/connect.ts";
+import { ensureBuckets } from "../../../bus/streams.ts";
+import { buckets } from "../../../contracts/streams.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { systemIds } from "../../../runtime/ids.ts";
+import { runRecord } from "../../../test/kit/runrecord.ts";
+import { startTestNats, type TestNats } from "../../../test/kit/servers.ts";
+import { verifies } from "../../../test/kit/verifies.ts";
+import { Records } from "../records.ts";
+import { Invocations, type Invocation } from "./invocations.ts";
+
+let nats: TestNats;
+let bus: Bus;
+beforeAll(async () => {
+  nats = await startTestNats();
+  bus = await nats.connect("worker-runs");
+  await ensureBuckets(bus, [buckets.runInvocations]);
+}, 60_000);
+afterAll(() => nats?.stop());
+
+const worker = (name: string): Invocations =>
+  new Invocations(new Records<Invocation>(bus, buckets.runInvocations), name, systemClock, () => undefined);
+
+verifies(
+  "effect-once",
+  "I4: an effect whose bus was away when it ended has its outcome kept: nobody makes it again",
+  async () => {
+    const record = runRecord(systemIds.v7());
+    const never = new AbortController().signal;
+    let made = 0;
+    const effect = async (): Promise<string> => {
+      made++;
+      await nats.server.kill();
+      setTimeout(() => void nats.server.restart(), 200);
+      return "sent";
+    };
+    const once = (who: string, make: () => Promise<string>): Promise<string> =>
+      worker(who).once(record, "mail", 0, 1, { provider: "smtp", idempotent: false }, make, never);
+    expect(await once("one", effect)).toBe("sent");
+    expect(await once("other", effect)).toBe("sent");
+    expect(made).toBe(1);
+  },
+);
