@@ -1,7 +1,7 @@
 /** Deliveries of webhooks to real receivers: what is sent, how failures are dealt with, and where nothing is ever sent. */
 import { createHmac } from "node:crypto";
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import type { Bus } from "../../../bus/connect.ts";
 import { listDeadLetters, redrive } from "../../../bus/redrive.ts";
 import { ensureBuckets, ensureStreams } from "../../../bus/streams.ts";
@@ -304,6 +304,30 @@ verifies(
     await webhooks.unregister("acme", pinned.webhookId);
   },
 );
+
+verifies("acked-is-durable", "a list of webhooks that was read while one was registered is not kept", async () => {
+  const first = await register("first");
+  await bus.flush(); // the notice of it is here
+  let late: Subscription | undefined;
+  const spies = [webhooks, other].map((one) => {
+    const list = one.list.bind(one);
+    return vi.spyOn(one, "list").mockImplementation(async (tenant) => {
+      const found = await list(tenant);
+      if (late === undefined) {
+        late = await register("late");
+        await bus.flush();
+      }
+      return found;
+    });
+  });
+  await run();
+  await until(() => late !== undefined, "a list read too early");
+  for (const spy of spies) spy.mockRestore();
+  const runs = await Promise.all(Array.from({ length: 8 }, () => run()));
+  await until(() => at("first").length === 9 && at("late").length >= 8, "deliveries to both");
+  expect(runsOf(at("late"))).toEqual(expect.arrayContaining(runs));
+  for (const { webhookId } of [first, late as unknown as Subscription]) await webhooks.unregister("acme", webhookId);
+});
 
 test("no secret is in the log", async () => {
   const mine = "a-secret-of-the-caller-0123456789";
