@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { systemClock } from "../../runtime/clock.ts";
+import { verifies } from "../../test/kit/verifies.ts";
 import { inAttempts, type AttemptOptions } from "./attempts.ts";
 import { StepFailure } from "./step.ts";
 
@@ -9,6 +10,7 @@ const options = (more: Partial<AttemptOptions> = {}): AttemptOptions => ({
   maxAttempts: 3,
   backoffMs: 1,
   budgetMs: 1_000,
+  since: systemClock.monotonic(),
   signal: never,
   once: false,
   clock: systemClock,
@@ -84,3 +86,39 @@ test("cancelled is an end, stopping is not", async () => {
   stop.abort(new BeamlineError("unavailable", "stopping"));
   await expect(stopped).rejects.toMatchObject({ code: "unavailable" });
 });
+
+verifies(
+  "effect-once",
+  "A4: what was stopped or late before it began is not begun, and no failure of it is unheard",
+  async () => {
+    const uncaught: unknown[] = [];
+    const note = (thrown: unknown): void => void uncaught.push(thrown);
+    process.on("unhandledRejection", note);
+    try {
+      let begun = 0;
+      const attempt = (): Promise<never> => {
+        begun++;
+        return Promise.reject(new StepFailure("NETWORK_ERROR", "no"));
+      };
+      const cancelled = AbortSignal.abort(new BeamlineError("cancelled", "enough"));
+      expect(await inAttempts(options({ signal: cancelled, once: true }), attempt)).toMatchObject({
+        status: "cancelled",
+        outcomeUnknown: false,
+      });
+      const stopping = AbortSignal.abort(new BeamlineError("unavailable", "stopping"));
+      await expect(inAttempts(options({ signal: stopping, once: true }), attempt)).rejects.toMatchObject({
+        code: "unavailable",
+      });
+      const since = systemClock.monotonic() - 2_000;
+      expect(await inAttempts(options({ since, once: true }), attempt)).toMatchObject({
+        status: "timeout",
+        outcomeUnknown: false,
+      });
+      expect(begun).toBe(0);
+      await new Promise(setImmediate);
+    } finally {
+      process.off("unhandledRejection", note);
+    }
+    expect(uncaught).toEqual([]);
+  },
+);

@@ -4,6 +4,7 @@
  * A1 A pause that would end beyond the deadline is not begun: the job has timed out.
  * A2 What is not retryable ends the job at once; so does an effect whose outcome nobody knows.
  * A3 A handler that does not listen to its signal is not waited for.
+ * A4 What was stopped, or is late, before an attempt is not begun.
  */
 import type { Clock } from "../../runtime/clock.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
@@ -15,6 +16,8 @@ export interface AttemptOptions {
   readonly backoffMs: number;
   /** For everything, milliseconds. */
   readonly budgetMs: number;
+  /** When that time began to run, by the clock's `monotonic`. */
+  readonly since: number;
   /** Aborts with `cancelled` when someone wants it stopped, with anything else when the process stops. */
   readonly signal: AbortSignal;
   /** Whether the effect must not happen twice. */
@@ -29,10 +32,9 @@ export async function inAttempts(
   options: AttemptOptions,
   attempt: (number: number, signal: AbortSignal) => Promise<Output>,
 ): Promise<StepResult> {
-  const { maxAttempts, backoffMs, budgetMs, clock, once } = options;
-  const started = clock.monotonic();
-  const spent = (): number => Math.round(clock.monotonic() - started);
-  const time = AbortSignal.timeout(Math.max(1, Math.min(budgetMs, 2 ** 31 - 1)));
+  const { maxAttempts, backoffMs, budgetMs, since, clock, once } = options;
+  const spent = (): number => Math.round(clock.monotonic() - since);
+  const time = AbortSignal.timeout(Math.max(1, Math.min(budgetMs - spent(), 2 ** 31 - 1)));
   const signal = AbortSignal.any([time, options.signal]);
   let number = 1;
   const end = (status: StepResult["status"], failure?: StepFailure, output: Output = {}): StepResult => ({
@@ -50,6 +52,8 @@ export async function inAttempts(
       new StepFailure("CANCELLED_BY_TIMEOUT", `not done within ${budgetMs} ms`, { outcomeUnknown: once && running }),
     );
   for (;;) {
+    if (options.signal.aborted) return stopped(options.signal, false, end); // A4
+    if (time.aborted || spent() >= budgetMs) return late(false);
     try {
       return end("success", undefined, await orAborted(signal, attempt(number, signal)));
     } catch (thrown) {
@@ -79,10 +83,10 @@ function stopped(signal: AbortSignal, running: boolean, end: End): StepResult {
 
 /** A3. */
 async function orAborted<T>(signal: AbortSignal, run: Promise<T>): Promise<T> {
-  signal.throwIfAborted();
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(signal.reason as Error);
   signal.addEventListener("abort", onAbort, { once: true });
+  if (signal.aborted) onAbort();
   try {
     return await Promise.race([run, promise]);
   } finally {

@@ -140,9 +140,12 @@ export class Intake {
           onward,
           undefined,
           async (last) => {
-            if (accepted === undefined) return reports.acceptedWithResult(ids, result, last);
-            await accepted;
-            return reports.result(result, last);
+            // A result does not hang on its acknowledgement: one that was refused is said once more beside it.
+            const said = accepted?.then(
+              () => true,
+              () => false,
+            );
+            return (await said) === true ? reports.result(result, last) : reports.acceptedWithResult(ids, result, last);
           },
           SpanKind.PRODUCER,
         );
@@ -164,6 +167,7 @@ export class Intake {
           status: "cancelled",
         };
       const deadline = clock.now() + budgetMs;
+      const since = clock.monotonic();
       let once: boolean;
       try {
         once = effectOf(job, assignment.job.payload) === "once";
@@ -182,6 +186,7 @@ export class Intake {
         maxAttempts: options.retry.max_attempts,
         backoffMs: options.retry.backoff_ms,
         budgetMs,
+        since,
         signal: AbortSignal.any([context.signal, cancelled.signal]),
         once,
         clock,

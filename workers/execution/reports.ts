@@ -1,9 +1,9 @@
 /** What a worker says about an assignment: acknowledgements, results, dead letters, each stored durably under an id of its own (BeamLine, execution contract). */
-import { hash } from "node:crypto";
+import { hash, randomUUID } from "node:crypto";
 import { checkIn } from "../../bus/claims.ts";
 import type { Bus } from "../../bus/connect.ts";
 import { findDuplicate } from "../../bus/publish.ts";
-import { publishRetrying } from "../../bus/retrying.ts";
+import { publishRetrying, retrying } from "../../bus/retrying.ts";
 import { ackJson, type AckStatus } from "../../contracts/execution/ack.ts";
 import type { Assignment } from "../../contracts/execution/assignment.ts";
 import { resultHeaders, resultJson, type Result } from "../../contracts/execution/result.ts";
@@ -41,6 +41,9 @@ interface Outgoing {
   readonly msgId: string;
 }
 
+/** How long the bus may be away when a job has ended: what it came to must not be forgotten. Milliseconds. */
+const REPORT_MS = 60_000;
+
 /** Room for a result's other fields, bytes. */
 const ENVELOPE_BYTES = 128 * 1024;
 
@@ -62,7 +65,7 @@ export function busReports(bus: Bus, now: () => number): Reports {
     msgId: resultMsgId(result),
   });
   const send = async ({ subject, payload, headers, msgId }: Outgoing): Promise<void> => {
-    await publishRetrying(bus, subject, payload, { headers, msgId, timeoutMs: 30_000 });
+    await publishRetrying(bus, subject, payload, { headers, msgId, timeoutMs: REPORT_MS });
   };
   return {
     ack: (ids, status, message = "") => send(ackOf(ids, status, message)),
@@ -88,7 +91,7 @@ export function busReports(bus: Bus, now: () => number): Reports {
       await publishRetrying(bus, execSubject.dlq, JSON.stringify(body), {
         headers: { ...resultHeaders(result), [header.dlqReason]: reason, [header.originalMsgId]: msgId },
         msgId: `dlq-${result.tenant_id}:${result.assignment_id || result.request_id || digest}`,
-        timeoutMs: 10_000,
+        timeoutMs: REPORT_MS,
       });
     },
   };
@@ -98,7 +101,9 @@ export function busReports(bus: Bus, now: () => number): Reports {
 async function fitting(bus: Bus, result: Result): Promise<Result> {
   if (result.payload === undefined) return result;
   const bytes = Buffer.from(JSON.stringify(result.payload), "utf8");
-  const claim = await checkIn(bus, bytes, { limitBytes: bus.maxPayload - ENVELOPE_BYTES });
+  const name = randomUUID();
+  const limitBytes = bus.maxPayload - ENVELOPE_BYTES;
+  const claim = await retrying(bus, { timeoutMs: REPORT_MS }, () => checkIn(bus, bytes, { limitBytes, name }));
   if (claim === undefined) return result;
   return {
     ...result,

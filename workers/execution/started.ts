@@ -17,7 +17,10 @@ export interface Mark {
 }
 
 export interface Started {
-  /** Sets the mark, durably. Undefined when it was free, else the mark that is there. Throws `unavailable`, `deadline_exceeded`. */
+  /**
+   * Sets the mark, durably. Undefined when it was free, else the mark that is there. A bus that is away is waited for, as long as the job may take: a
+   * mark that was stored and not known to be would be found the next time, and the job reported as begun. Throws `unavailable`, `deadline_exceeded`.
+   */
   begin(tenant: string, assignmentId: string, mark: Mark): Promise<Mark | undefined>;
 }
 
@@ -30,7 +33,7 @@ export function busStarted(bus: Bus): Started {
     async begin(tenant, assignmentId, mark) {
       const key = keyOf(tenant, assignmentId);
       try {
-        await bucket.create(key, mark);
+        await bucket.create(key, mark, { retryForMs: mark.deadline - mark.started_at });
         return undefined;
       } catch (thrown) {
         if (BeamlineError.from(thrown).code !== "already_exists") throw thrown;
