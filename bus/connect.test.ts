@@ -4,11 +4,13 @@ import { createServer, type AddressInfo, type Server as TcpServer } from "node:n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { BeamlineError } from "../contracts/errors.ts";
 import { findServers, serversDirectory } from "../deploy/local/find.ts";
 import { freePort } from "../deploy/local/ports.ts";
 import { makeCertificates, type Certificates } from "../test/kit/certificates.ts";
 import { startTestNats, type TestNats } from "../test/kit/servers.ts";
 import { until } from "../test/kit/until.ts";
+import { verifies } from "../test/kit/verifies.ts";
 import { Bus } from "./connect.ts";
 import { textOf } from "./headers.ts";
 
@@ -36,6 +38,29 @@ test("wrong credentials: unavailable, without the password", async () => {
   });
   await expect(attempt).rejects.toMatchObject({ code: "unavailable" });
   await expect(attempt).rejects.not.toMatchObject({ message: expect.stringContaining("wrong-secret") as string });
+});
+
+verifies("clear-failure", "B4: what a listener throws is told, and the connection goes on reading", async () => {
+  const bus = await nats.connect("faults");
+  const faults: unknown[] = [];
+  bus.onFault(({ message }, subject) => faults.push([subject, message]));
+  const heard: string[] = [];
+  bus.subscribe("beamline.test.fault", (message) => {
+    heard.push(textOf(message));
+    if (heard.length === 1) throw new BeamlineError("invalid_argument", "not this one");
+  });
+  bus.onReconnect(() => {
+    throw new BeamlineError("internal", "not now");
+  });
+  for (const text of ["one", "two"]) bus.send("beamline.test.fault", text);
+  await bus.flush();
+  expect(heard).toEqual(["one", "two"]);
+  expect(faults).toEqual([["beamline.test.fault", "not this one"]]);
+  await bus.nc.reconnect();
+  await until(() => faults.length === 2 && bus.connected, "the connection again");
+  bus.send("beamline.test.fault", "three");
+  await until(() => heard.length === 3, "the next message");
+  expect(faults[1]).toEqual(["reconnect", "not now"]);
 });
 
 describe("a server that is too old", () => {

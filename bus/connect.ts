@@ -4,6 +4,7 @@
  * B1 A process holds one connection, named after itself, with its own inbox prefix.
  * B2 It reconnects for ever; while it is away calls fail at once with `unavailable` instead of piling up.
  * B3 Publishes of one tick leave in one socket write.
+ * B4 What a listener throws stays here: in the client library it would end the reading, and a connection that nobody reads looks alive.
  */
 import { readFileSync } from "node:fs";
 import {
@@ -14,11 +15,14 @@ import {
   usernamePasswordAuthenticator,
   type Authenticator,
   type ConnectionOptions,
+  type Msg,
   type NatsConnection,
+  type Subscription,
 } from "@nats-io/transport-node";
 import { jetstream, jetstreamManager, type JetStreamClient, type JetStreamManager } from "@nats-io/jetstream";
 import { BeamlineError, invalidArgument } from "../contracts/errors.ts";
 import type { Headers } from "../contracts/headers.ts";
+import { fromJetStream } from "./apierror.ts";
 import { encodeHeaders } from "./headers.ts";
 import { publishAll, type Outgoing } from "./outbox.ts";
 
@@ -58,6 +62,7 @@ export class Bus {
   readonly #onDisconnect = new Set<(error: BeamlineError) => void>();
   readonly #onReconnect = new Set<() => void>();
   readonly #onDenied = new Set<(subject: string) => void>();
+  readonly #onFault = new Set<(error: BeamlineError, subject: string) => void>();
 
   private constructor(nc: NatsConnection, jsm: JetStreamManager, name: string, inboxPrefix: string) {
     this.nc = nc;
@@ -147,6 +152,54 @@ export class Bus {
     if (batch.length > 0 && !this.nc.isClosed()) publishAll(this.nc, batch);
   };
 
+  /**
+   * Hears what is published on a subject, wildcards allowed; of the members of a queue group one hears each message. A subject the user may not
+   * hear is a fault, `permission_denied`.
+   */
+  subscribe(
+    subject: string,
+    listener: (message: Msg) => void,
+    options: { readonly queue?: string } = {},
+  ): Subscription {
+    return this.nc.subscribe(subject, {
+      ...options,
+      callback: (error, message) => {
+        if (error !== null) return this.#fault(fromJetStream(error, `listen on ${subject}`), subject);
+        try {
+          listener(message);
+        } catch (thrown) {
+          this.#fault(thrown, subject);
+        }
+      },
+    });
+  }
+
+  /** Called with what a listener threw, or was refused, and its subject (B4). Nobody listening, it is an uncaught error. Returns how to stop. */
+  onFault(listener: (error: BeamlineError, subject: string) => void): () => void {
+    this.#onFault.add(listener);
+    return () => this.#onFault.delete(listener);
+  }
+
+  #fault(thrown: unknown, subject: string): void {
+    const error = BeamlineError.from(thrown);
+    if (this.#onFault.size === 0)
+      setImmediate(() => {
+        throw error;
+      });
+    for (const listener of this.#onFault) listener(error, subject);
+  }
+
+  /** B4. */
+  #tell<T>(listeners: ReadonlySet<(what: T) => void>, what: T, status: string): void {
+    for (const listener of listeners) {
+      try {
+        listener(what);
+      } catch (thrown) {
+        this.#fault(thrown, status);
+      }
+    }
+  }
+
   /** Called with `unavailable` whenever the connection is lost or closed. Returns how to stop. */
   onDisconnect(listener: (error: BeamlineError) => void): () => void {
     this.#onDisconnect.add(listener);
@@ -197,11 +250,11 @@ export class Bus {
         status.error instanceof PermissionViolationError &&
         status.error.operation === "publish"
       ) {
-        for (const listener of this.#onDenied) listener(status.error.subject);
+        this.#tell(this.#onDenied, status.error.subject, status.type);
       }
       if (status.type === "reconnect") {
         this.#connected = true;
-        for (const listener of this.#onReconnect) listener();
+        this.#tell(this.#onReconnect, undefined, status.type);
       }
     }
     this.#lost("the bus connection is closed");
@@ -210,7 +263,7 @@ export class Bus {
   #lost(text: string): void {
     this.#connected = false;
     const error = new BeamlineError("unavailable", text);
-    for (const listener of this.#onDisconnect) listener(error);
+    this.#tell(this.#onDisconnect, error, "disconnect");
   }
 }
 

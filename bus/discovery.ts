@@ -3,6 +3,7 @@ import { nuid, type Msg, type Subscription } from "@nats-io/transport-node";
 import type { Code } from "../contracts/errors.ts";
 import type { Bus } from "./connect.ts";
 import type { Endpoint } from "./endpoint.ts";
+import { textOf } from "./headers.ts";
 import { isReplyAddress } from "./replyaddress.ts";
 
 /** What one endpoint has done since the worker started. */
@@ -72,7 +73,7 @@ export function answerDiscovery(bus: Bus, stats: readonly EndpointStats[], servi
   };
   return Object.entries(answers).flatMap(([verb, answer]) =>
     [`$SRV.${verb}`, `$SRV.${verb}.${service.name}`, `$SRV.${verb}.${service.name}.${identity.id}`].map((subject) =>
-      bus.nc.subscribe(subject, { callback: (_error, message) => respond(bus, message, answer()) }),
+      bus.subscribe(subject, (message) => respond(bus, message, answer())),
     ),
   );
 }
@@ -88,4 +89,33 @@ function describe({ endpoint, queue }: EndpointStats): Record<string, unknown> {
 
 function respond(bus: Bus, message: Msg, answer: object): void {
   if (message.reply !== undefined && isReplyAddress(message.reply)) bus.send(message.reply, JSON.stringify(answer));
+}
+
+/** What a worker says of itself. */
+export interface Present {
+  readonly name: string;
+  readonly id: string;
+  readonly version: string;
+  readonly metadata: { readonly process: string };
+  /** ISO 8601; in answers to `STATS`, as the endpoints are. */
+  readonly started?: string;
+  readonly endpoints?: readonly {
+    readonly num_requests: number;
+    readonly num_errors: number;
+    /** Nanoseconds. */
+    readonly average_processing_time: number;
+    readonly last_error: string;
+  }[];
+}
+
+/** A worker's answer; undefined for another program's: those are asked, too, and may say anything. */
+export function presentIn(message: Msg): Present | undefined {
+  try {
+    const answer = JSON.parse(textOf(message)) as Partial<Present> | null;
+    return typeof answer?.name === "string" && typeof answer.metadata?.process === "string"
+      ? (answer as Present)
+      : undefined;
+  } catch {
+    return undefined;
+  }
 }

@@ -66,7 +66,7 @@ export class Inbox {
   constructor(bus: Bus) {
     this.bus = bus;
     this.#prefix = `${bus.inboxPrefix}.${nuid.next()}.`;
-    this.#subscription = bus.nc.subscribe(`${this.#prefix}*`, { callback: (_error, message) => this.#arrive(message) });
+    this.#subscription = bus.subscribe(`${this.#prefix}*`, (message) => this.#arrive(message));
     this.#unwatch = [
       bus.onDisconnect((error) => this.#lost(error)),
       // The server tells of a missing right beside the message, so it is looked up by the subject.

@@ -37,9 +37,7 @@ export class Pull {
     this.#events = events;
     this.#next = `$JS.API.CONSUMER.MSG.NEXT.${stream}.${durable}`;
     this.#prefix = `${bus.inboxPrefix}.${nuid.next()}.`;
-    this.#subscription = bus.nc.subscribe(`${this.#prefix}*`, {
-      callback: (_error, message) => this.#receive(message),
-    });
+    this.#subscription = bus.subscribe(`${this.#prefix}*`, (message) => this.#receive(message));
     this.#monitor = setInterval(() => this.#listen(), BEAT_MS);
     this.#monitor.unref();
   }

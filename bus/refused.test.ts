@@ -74,6 +74,22 @@ const words = (): unknown =>
     `^the reply of ${TO} has \\d{7} bytes, more than the ${workerBus.maxPayload} the bus takes in one message$`,
   );
 
+verifies(
+  "clear-failure",
+  "S6: a worker whose user may not hear its own calls does not start, and says which",
+  async () => {
+    const faults: string[] = [];
+    caller.bus.onFault(({ code }) => faults.push(code));
+    const endpoint: Endpoint = { ...common, kind: "request", answer: () => "{}" };
+    server = new Server(caller.bus, [endpoint], { name: "test", version: "1.0.0" });
+    expect(await failure(server.ready())).toMatchObject({
+      code: "permission_denied",
+      message: `listen on ${TO}: the bus user may not do that`,
+    });
+    expect(faults).toContain("permission_denied");
+  },
+);
+
 verifies("clear-failure", "a reply that is too large is told by what was called and by the limit", async () => {
   const size = workerBus.maxPayload + 1;
   await serve({ ...common, kind: "request", answer: () => "x".repeat(size) });

@@ -4,11 +4,13 @@
  * S1 At most `concurrency` calls run; as many again as `queue` wait; beyond that the caller hears `resource_exhausted` at once.
  * S2 A call whose deadline has passed is answered without running it.
  * S3 Every accepted call is answered: with its reply, its error, or `unavailable` when a drain ran out of time.
- * S5 A reply never goes to a subject of the system's own: the server does not check reply subjects, and a worker may write logs.
  * S4 Nothing a handler throws takes the process down, and a stranger's text stays here.
+ * S5 A reply never goes to a subject of the system's own: the server does not check reply subjects, and a worker may write logs.
+ * S6 A process that may not hear its calls does not start.
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
 import { BeamlineError, type Code } from "../contracts/errors.ts";
+import { forbidden } from "./apierror.ts";
 import { errorBody, errorHeaders, inBrief } from "../contracts/errorbody.ts";
 import { header } from "../contracts/headers.ts";
 import type { Bus } from "./connect.ts";
@@ -74,13 +76,10 @@ export class Server {
     this.#control = new Inbox(bus);
     this.stats = endpoints.map((endpoint) => new EndpointStats(endpoint, options.name));
     this.#subscriptions = this.stats.map((stats) =>
-      bus.nc.subscribe(stats.endpoint.subject, {
-        queue: options.name,
-        callback: (_error, message) => this.#arrive(stats, message),
-      }),
+      bus.subscribe(stats.endpoint.subject, (message) => this.#arrive(stats, message), { queue: options.name }),
     );
     this.#subscriptions.push(
-      bus.nc.subscribe(CANCEL_SUBJECT, { callback: (_error, message) => this.#cancel(textOf(message)) }),
+      bus.subscribe(CANCEL_SUBJECT, (message) => this.#cancel(textOf(message))),
       ...answerDiscovery(bus, this.stats, options),
     );
   }
@@ -90,9 +89,11 @@ export class Server {
     return { active: this.#active, waiting: this.#waiting.length };
   }
 
-  /** The server knows the subscriptions: calls arrive from now on. */
+  /** The server knows the subscriptions: calls arrive from now on. Throws `permission_denied` when the bus user may not hear one of them. */
   async ready(): Promise<void> {
     await this.#bus.flush();
+    const refused = this.#subscriptions.find((subscription) => subscription.isClosed());
+    if (refused !== undefined) throw forbidden(`listen on ${refused.getSubject()}`, undefined);
   }
 
   /** Intake stops first (S3), then what was accepted is answered, at the latest when the deadline (epoch milliseconds) passes. */

@@ -168,7 +168,7 @@ class Reading<T> {
   async start(): Promise<void> {
     const { bus, stream, name } = this.#bucket;
     const inbox = `${bus.inboxPrefix}.${nuid.next()}`;
-    this.#subscription = bus.nc.subscribe(inbox, { callback: (_error, message) => this.#receive(message, inbox) });
+    this.#subscription = bus.subscribe(inbox, (message) => this.#receive(message, inbox));
     try {
       const info = await asking(`watch bucket ${name}`, () =>
         bus.jsm.consumers.add(stream, {

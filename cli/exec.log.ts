@@ -31,10 +31,9 @@ async function subjectsOf(bus: Bus, { name }: StreamSpec): Promise<string[]> {
 export async function followExec(bus: Bus, onEvent: (event: ExecEvent) => void): Promise<() => void> {
   const subjects = (await Promise.all(kept.map((stream) => subjectsOf(bus, stream)))).flat();
   const subscriptions = subjects.map((subject) =>
-    bus.nc.subscribe(subject, {
-      callback: (_error, message) =>
-        onEvent(eventOf(subject, Date.now(), message.headers?.get("tenant_id") ?? "", message.string())),
-    }),
+    bus.subscribe(subject, (message) =>
+      onEvent(eventOf(subject, Date.now(), message.headers?.get("tenant_id") ?? "", message.string())),
+    ),
   );
   return () => {
     for (const subscription of subscriptions) subscription.unsubscribe();

@@ -172,15 +172,13 @@ async function resultOf(
 async function workersOf(bus: Bus, forMs: number): Promise<Record<string, unknown>[]> {
   const heard = new Map<string, Record<string, unknown>>();
   const subscriptions = [execSubject.heartbeat, execSubject.rustHeartbeat].map((subject) =>
-    bus.nc.subscribe(subject, {
-      callback: (_error, message) => {
-        try {
-          const { worker_id, status, resources, timestamp } = readHeartbeat(message.data);
-          heard.set(worker_id, { worker_id, status, ...resources, timestamp });
-        } catch {
-          // Not a heartbeat.
-        }
-      },
+    bus.subscribe(subject, ({ data }) => {
+      try {
+        const { worker_id, status, resources, timestamp } = readHeartbeat(data);
+        heard.set(worker_id, { worker_id, status, ...resources, timestamp });
+      } catch {
+        // Not a heartbeat.
+      }
     }),
   );
   await new Promise<void>((resolve) => setTimeout(resolve, forMs));

@@ -42,6 +42,10 @@ export async function connectStack(): Promise<Connection> {
   const named = process.env["NATS_URL"] !== undefined;
   const env = named ? process.env : { ...process.env, ...findStack()?.env };
   const bus = await Bus.connect({ ...busOptions(loadConfig(busSettings, env), "cli"), connectTimeoutMs: 3_000 });
+  bus.onFault(({ code, message }) => {
+    process.stderr.write(`${code}: ${message}\n`);
+    process.exitCode = 1;
+  });
   const caller = new Caller(bus);
   return {
     bus,

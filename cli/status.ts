@@ -1,23 +1,9 @@
 /** `beamline status`: which workers serve, and what they have done. */
 import type { Command } from "commander";
-import { textOf } from "../bus/headers.ts";
+import { presentIn, type Present } from "../bus/discovery.ts";
 import type { Caller } from "../bus/call.ts";
 import { connectStack, findStack } from "./stack.ts";
 import { outputOf } from "./output.ts";
-
-interface Stats {
-  readonly name: string;
-  readonly id: string;
-  readonly version: string;
-  readonly started: string;
-  readonly metadata?: Readonly<Record<string, string>>;
-  readonly endpoints: readonly {
-    readonly num_requests: number;
-    readonly num_errors: number;
-    readonly average_processing_time: number;
-    readonly last_error: string;
-  }[];
-}
 
 /** How long answers to a discovery request are gathered. */
 const GATHER_MS = 400;
@@ -30,16 +16,17 @@ export function statusCommand(program: Command): void {
       const out = outputOf(command);
       await using stack = await connectStack();
       const rows = (await discover(stack.caller)).map((worker) => {
-        const calls = sum(worker.endpoints.map((endpoint) => endpoint.num_requests));
-        const time = sum(worker.endpoints.map((endpoint) => endpoint.num_requests * endpoint.average_processing_time));
+        const { endpoints = [] } = worker;
+        const calls = sum(endpoints.map((endpoint) => endpoint.num_requests));
+        const time = sum(endpoints.map((endpoint) => endpoint.num_requests * endpoint.average_processing_time));
         return {
           worker: worker.name,
-          process: worker.metadata?.["process"] ?? "",
+          process: worker.metadata.process,
           version: worker.version,
-          started: worker.started,
-          endpoints: worker.endpoints.length,
+          started: worker.started ?? "",
+          endpoints: endpoints.length,
           calls,
-          errors: sum(worker.endpoints.map((endpoint) => endpoint.num_errors)),
+          errors: sum(endpoints.map((endpoint) => endpoint.num_errors)),
           mean_us: calls === 0 ? 0 : Math.round(time / calls / 1000),
         };
       });
@@ -50,11 +37,11 @@ export function statusCommand(program: Command): void {
 }
 
 /** Statistics of every worker that answers service discovery, by name and id. */
-export async function discover(caller: Caller): Promise<Stats[]> {
-  const found: Stats[] = [];
+export async function discover(caller: Caller): Promise<Present[]> {
+  const found: Present[] = [];
   const inbox = caller.inbox.openForEver((message) => {
-    const text = textOf(message);
-    if (text !== "") found.push(JSON.parse(text) as Stats);
+    const worker = presentIn(message);
+    if (worker !== undefined) found.push(worker);
   });
   caller.bus.send("$SRV.STATS", "", undefined, inbox);
   await new Promise((done) => setTimeout(done, GATHER_MS));

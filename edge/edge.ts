@@ -70,6 +70,7 @@ export async function openEdge(scope: Scope, env: Environment): Promise<EdgePort
     (b) => b.drain(),
   );
   scope.health.add("bus", () => bus.connected);
+  bus.onFault((error, subject) => log.error("a message could not be handled", { subject, error }));
   const caller = scope.use("caller", new Caller(bus), (c) => c.stop());
   const openwop = openwopEdge({
     caller,

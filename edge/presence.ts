@@ -3,7 +3,7 @@
  * answered for a while; health per service and readiness follow from it.
  */
 import type { Caller } from "../bus/call.ts";
-import { textOf } from "../bus/headers.ts";
+import { presentIn, type Present } from "../bus/discovery.ts";
 
 const ASK_EVERY_MS = 1_000;
 const FORGET_AFTER_MS = 3_500;
@@ -20,7 +20,7 @@ export class Presence {
   constructor(caller: Caller, changed: (present: ReadonlySet<string>) => void) {
     this.#caller = caller;
     this.#changed = changed;
-    this.#inbox = caller.inbox.openForEver((message) => this.#heard(textOf(message)));
+    this.#inbox = caller.inbox.openForEver((message) => this.#heard(presentIn(message)));
     this.#timer = setInterval(() => this.#ask(), ASK_EVERY_MS);
     this.#ask();
   }
@@ -40,11 +40,9 @@ export class Presence {
     this.#tell();
   }
 
-  #heard(text: string): void {
-    if (text === "") return; // nobody is there yet
-    const { name } = JSON.parse(text) as { name?: string };
-    if (name === undefined) return;
-    this.#seen.set(name, Date.now());
+  #heard(worker: Present | undefined): void {
+    if (worker === undefined) return;
+    this.#seen.set(worker.name, Date.now());
     this.#tell();
   }
 

@@ -77,3 +77,10 @@ test("vendor packages enter through their own files", () => {
   const wrong = imports.filter(({ from, to }) => vendors.some(([vendor, door]) => vendor.test(to) && !door.test(from)));
   expect(wrong).toEqual([]);
 });
+
+test("whoever listens on the bus does it through Bus.subscribe, which keeps what a listener throws", () => {
+  const raw = Object.keys(allowed)
+    .flatMap((folder) => sources(folder))
+    .filter((file) => /\bnc\.subscribe\(/.test(readFileSync(join(root, file), "utf8")));
+  expect(raw).toEqual(["bus/connect.ts"]);
+});

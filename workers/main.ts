@@ -57,6 +57,7 @@ export async function openWorkers(scope: Scope, names: readonly string[], env: E
     (b) => b.drain(),
   );
   scope.health.add("bus", () => bus.connected);
+  bus.onFault((error, subject) => log.error("a message could not be handled", { subject, error }));
   const caller = scope.use("caller", new Caller(bus), (c) => c.stop());
   const replicas = config.BEAMLINE_STREAM_REPLICAS ?? (bus.clustered ? 3 : 1);
   for (const module of chosen) {

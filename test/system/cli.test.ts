@@ -17,7 +17,7 @@ interface Outcome {
 }
 
 /** Runs a command as a user of the bus. */
-function beamline(user: "operator" | "publisher", args: readonly string[], env = {}): Promise<Outcome> {
+function beamline(user: "operator" | "publisher" | "edge", args: readonly string[], env = {}): Promise<Outcome> {
   const { password, inboxPrefix } = world.servers.credentials[user];
   const environment = {
     PATH: process.env["PATH"],
@@ -63,6 +63,27 @@ test("doctor as a user who may not look at streams says so, and goes on", async 
   });
   expect(findings.map(({ check }) => check)).toContain("worker routing");
   expect([code, stderr]).toEqual([1, ""]);
+});
+
+test("status lists our workers, whatever other programs answer to service discovery", async () => {
+  await world.startWorker("usage");
+  const stranger = await world.connect("operator", "stranger");
+  const rubbish = ["", "{", "null", "[]", "7", `{"name":"routing"}`, `{"name":"routing","metadata":null}`];
+  stranger.subscribe("$SRV.STATS", ({ reply = "" }) => {
+    for (const text of rubbish) stranger.send(reply, text);
+  });
+  await stranger.flush();
+  const { code, stdout, stderr } = await beamline("operator", ["status", "--json"]);
+  expect((JSON.parse(stdout) as { worker: string }[]).map(({ worker }) => worker)).toEqual(["usage"]);
+  expect([code, stderr]).toEqual([0, ""]);
+});
+
+test("a user who may not listen to what a command follows is told so", async () => {
+  const { code, stderr } = await beamline("edge", ["exec", "workers", "--for", "300", "--json"]);
+  expect(stderr.split("\n")[0]).toBe(
+    "permission_denied: listen on caf.worker.heartbeat.v1: the bus user may not do that",
+  );
+  expect(code).toBe(1);
 });
 
 test.each([

@@ -32,6 +32,14 @@ test("reflection lists every service", async () => {
 
 test("health of a service follows the worker behind it", async () => {
   expect(await health(world.grpc, "")).toBe("SERVING");
+  const stranger = await world.connect("operator", "stranger");
+  const rubbish = ["", "{", "null", "[]", "7", `{"name":"routing"}`, `{"name":"routing","metadata":null}`];
+  let asked = 0;
+  stranger.subscribe("$SRV.PING", ({ reply = "" }) => {
+    asked++;
+    for (const text of rubbish) stranger.send(reply, text);
+  });
+  await until(() => asked > 1, "the edge to ask again after such answers");
   expect(await health(world.grpc, "beamline.flow.v1.Router")).toBe("NOT_SERVING");
   const worker = await world.startWorker("routing");
   await until(async () => (await health(world.grpc, "beamline.flow.v1.Router")) === "SERVING");

@@ -103,7 +103,7 @@ export const runsWorker = defineWorker({
     );
     scope.use(
       "workflow news",
-      bus.nc.subscribe(WORKFLOWS_CHANGED, { callback: () => definitions.forget() }),
+      bus.subscribe(WORKFLOWS_CHANGED, () => definitions.forget()),
       (subscription) => subscription.unsubscribe(),
     );
     const secrets = await sharedSecrets(new Records(bus, buckets.runSecrets), config.OPENWOP_TOKEN_SECRETS);

@@ -53,10 +53,8 @@ export class Watchman {
   }
 
   start(): void {
-    for (const subject of [execSubject.heartbeat, execSubject.rustHeartbeat]) {
-      const callback = (_error: Error | null, message: { data: Uint8Array }): void => this.heard(message.data);
-      this.#subscriptions.push(this.#bus.nc.subscribe(subject, { callback }));
-    }
+    for (const subject of [execSubject.heartbeat, execSubject.rustHeartbeat])
+      this.#subscriptions.push(this.#bus.subscribe(subject, ({ data }) => this.heard(data)));
     this.#timer = setInterval(() => void this.look(), this.#options.everyMs).unref();
     void this.look();
   }

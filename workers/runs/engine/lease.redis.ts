@@ -38,11 +38,9 @@ export function redisLease(
   const renewing = setInterval(() => {
     for (const key of mine) void redis.eval(RENEW, 1, key, workerId, leaseMs).catch(() => undefined);
   }, leaseMs / 3).unref();
-  const subscription = bus.nc.subscribe(POKE_SUBJECT, {
-    callback: (_error, message) => {
-      const [tenant, runId] = textOf(message).split("\n");
-      if (tenant !== undefined && runId !== undefined) onPoke(tenant, runId);
-    },
+  const subscription = bus.subscribe(POKE_SUBJECT, (message) => {
+    const [tenant, runId] = textOf(message).split("\n");
+    if (tenant !== undefined && runId !== undefined) onPoke(tenant, runId);
   });
   return {
     async take(tenant, runId) {

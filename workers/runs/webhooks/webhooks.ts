@@ -86,7 +86,7 @@ export class Webhooks {
   private constructor(options: WebhookOptions) {
     this.#options = options;
     this.#records = new Records<Subscription>(options.bus, buckets.runWebhooks);
-    const changed = options.bus.nc.subscribe(CHANGED_SUBJECT, { callback: () => this.#changed() });
+    const changed = options.bus.subscribe(CHANGED_SUBJECT, () => this.#changed());
     this.#unsubscribe = () => changed.unsubscribe();
   }
 
