@@ -50,6 +50,13 @@ export interface ReadResult {
   readonly shape: Shape;
 }
 
+/** The largest figures of a result: a year, a million dollars, the last moment of the year 9999. Sums of larger ones could not be kept. */
+export const largest = {
+  latency_ms: 366 * 24 * 60 * 60 * 1000,
+  cost: 1_000_000,
+  timestamp: 253_402_300_799_999,
+} as const;
+
 /** Reads a result. `arrivedMs` stands in for a missing timestamp. Throws `invalid_argument` naming the field. */
 export function readResult(payload: Uint8Array, headers: Headers, arrivedMs: number): ReadResult {
   const read = isJson(payload) ? fromJson(payload, arrivedMs) : fromProtobuf(payload, arrivedMs);
@@ -60,6 +67,8 @@ export function readResult(payload: Uint8Array, headers: Headers, arrivedMs: num
     throw invalidArgument("assignment_id", "or request_id is required");
   if (result.provider_id === "") throw invalidArgument("provider_id", "is required");
   if (result.job.type === "") throw invalidArgument("job.type", "is required");
+  for (const name of ["latency_ms", "cost", "timestamp"] as const)
+    if (result[name] > largest[name]) throw invalidArgument(name, `must be at most ${largest[name]}`);
   const error_code = result.status === "error" && result.error_code === "" ? "UNKNOWN_ERROR" : result.error_code;
   return { ...read, result: { ...result, tenant_id, trace_id, error_code } };
 }

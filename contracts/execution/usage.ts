@@ -1,6 +1,6 @@
 /** What a job used, for billing (BeamLine, usage event). */
 import type { JsonObject } from "../codec.ts";
-import type { Result } from "./result.ts";
+import { largest, type Result } from "./result.ts";
 
 /** A usage event as plain data, keys as they go over the wire. */
 export interface Usage {
@@ -49,7 +49,10 @@ export function dollarsOf(micros: number): number {
   return micros / 1_000_000;
 }
 
-/** What of a parsed event the totals are made of; undefined when it is not a usage event. */
+/**
+ * What of a parsed event the totals are made of; undefined when it is not a usage event. A figure beyond the largest counts as that: one event
+ * that no sum can hold must not stop all that come after it.
+ */
 export function meteredIn(
   body: JsonObject,
 ): { tenant: string; provider: string; day: string; status: string; latencyMs: number; micros: number } | undefined {
@@ -63,7 +66,7 @@ export function meteredIn(
     provider: provider_id,
     day: day.toISOString().slice(0, 10),
     status: typeof status === "string" ? status : "unknown",
-    latencyMs: typeof latency_ms === "number" ? Math.round(latency_ms) : 0,
-    micros: typeof cost === "number" ? microsOf(cost) : 0,
+    latencyMs: typeof latency_ms === "number" ? Math.round(Math.min(latency_ms, largest.latency_ms)) : 0,
+    micros: typeof cost === "number" ? microsOf(Math.min(cost, largest.cost)) : 0,
   };
 }

@@ -2,16 +2,18 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect } from "vitest";
+import { afterAll, beforeAll, expect } from "vitest";
+import type { Bus } from "../../bus/connect.ts";
 import { publish } from "../../bus/publish.ts";
 import { ensureStreams } from "../../bus/streams.ts";
+import { largest } from "../../contracts/execution/result.ts";
 import { execSubject } from "../../contracts/execution/subjects.ts";
 import { streams } from "../../contracts/streams.ts";
-import { startRedis } from "../../deploy/local/servers.ts";
+import { startRedis, type ManagedServer } from "../../deploy/local/servers.ts";
 import { silentLogger } from "../../runtime/log.ts";
-import { startTestNats } from "../../test/kit/servers.ts";
+import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
 import { verifies } from "../../test/kit/verifies.ts";
-import { connectRedis } from "../connect.redis.ts";
+import { connectRedis, type HotState } from "../connect.redis.ts";
 import { Totals } from "./totals.ts";
 import { TotalsStore, type Addition } from "./totals.redis.ts";
 
@@ -33,35 +35,72 @@ class Overtaken extends TotalsStore {
   }
 }
 
+let nats: TestNats;
+let redis: ManagedServer;
+let dataDir: string;
+let bus: Bus;
+let hot: HotState;
+beforeAll(async () => {
+  nats = await startTestNats({ syncInterval: "1m" });
+  dataDir = await mkdtemp(join(tmpdir(), "beamline-totals-"));
+  redis = await startRedis({ dataDir, ports: "free" });
+  hot = await connectRedis(redis.url, "test");
+  bus = await nats.connect("worker");
+  await ensureStreams(bus, [streams.usage]);
+}, 60_000);
+afterAll(async () => {
+  await hot?.close();
+  await Promise.all([redis?.stop(), nats?.stop()]);
+  await rm(dataDir, { recursive: true, force: true });
+});
+
+/** Stores a usage event of the day. */
+async function meter(id: string, more: object = {}): Promise<void> {
+  const timestamp = Date.parse(`${DAY}T12:00:00Z`);
+  const event = {
+    version: "1",
+    tenant_id: "acme",
+    provider_id: "p",
+    status: "success",
+    timestamp,
+    cost: 0,
+    latency_ms: 0,
+  };
+  await publish(bus, execSubject.usage, JSON.stringify({ ...event, ...more }), { msgId: `usage-${id}` });
+}
+
 verifies(
   "effect-once",
   "T1: a batch that another worker has applied in part counts for the rest of it alone",
   async () => {
-    await using nats = await startTestNats({ syncInterval: "1m" });
-    const dataDir = await mkdtemp(join(tmpdir(), "beamline-totals-"));
-    await using redis = await startRedis({ dataDir, ports: "free" });
-    const hot = await connectRedis(redis.url, "test");
-    const bus = await nats.connect("worker");
-    await ensureStreams(bus, [streams.usage]);
-    const timestamp = Date.parse(`${DAY}T12:00:00Z`);
-    for (let n = 0; n < EVENTS; n++) {
-      const event = {
-        version: "1",
-        tenant_id: "acme",
-        provider_id: "p",
-        status: "success",
-        timestamp,
-        cost: 0,
-        latency_ms: 0,
-      };
-      await publish(bus, execSubject.usage, JSON.stringify(event), { msgId: `usage-${n}` });
-    }
+    for (let n = 0; n < EVENTS; n++) await meter(String(n));
     const totals = new Totals(bus, new Overtaken(hot.redis, "1"), silentLogger);
     totals.start();
     const counted = await totals.of("acme", [DAY], AbortSignal.timeout(20_000));
     expect(counted).toMatchObject([{ provider_id: "p", requests: EVENTS, by_status: { success: EVENTS } }]);
     await totals.stop();
-    await hot.close();
-    await rm(dataDir, { recursive: true, force: true });
+  },
+);
+
+verifies(
+  "log-is-truth",
+  "an event with figures that no sum can hold counts once, and stops none after it",
+  async () => {
+    const tenant_id = "large";
+    await meter("large-1", { tenant_id, latency_ms: 1e300, cost: 1 });
+    await meter("large-2", { tenant_id, latency_ms: 5, cost: 1e300 });
+    await meter("large-3", { tenant_id, latency_ms: 5, cost: 0.5 });
+    const totals = new Totals(bus, new TotalsStore(hot.redis, "2"), silentLogger);
+    totals.start();
+    const counted = await totals.of(tenant_id, [DAY], AbortSignal.timeout(20_000));
+    expect(counted).toMatchObject([
+      {
+        requests: 3,
+        micros: 1_500_000 + largest.cost * 1_000_000,
+        latency_ms: largest.latency_ms + 10,
+        by_status: { success: 3 },
+      },
+    ]);
+    await totals.stop();
   },
 );
