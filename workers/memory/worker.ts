@@ -54,7 +54,7 @@ export const memoryWorker = defineWorker({
         everyMs: config.BEAMLINE_MEMORY_BEHIND_MS,
         onLogged: (seq) => builder.bookmark(seq),
       }),
-      (b) => b.close(),
+      (b, deadline) => b.close(deadline.signal),
     );
     const ages = {
       ring: config.BEAMLINE_MEMORY_EVENTS,

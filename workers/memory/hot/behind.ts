@@ -3,7 +3,8 @@
  *
  * W1 A batch that cannot be stored is kept and tried again; beyond `limit` entries the oldest are given up and counted. This is the one
  *    place where something acknowledged may be lost, and only together with hot state (design, acked-is-durable: the named exception).
- * W2 Closing writes what is left.
+ * W2 Closing writes what is left, and tries again as long as there is time.
+ * W3 One write at a time: what is under way is nobody else's, and comes back to its place when it cannot be stored.
  */
 import type { JsonObject } from "../../../contracts/codec.ts";
 import type { Clock } from "../../../runtime/clock.ts";
@@ -28,6 +29,9 @@ export interface BehindOptions {
   readonly onLogged?: (seq: number) => Promise<void>;
 }
 
+/** W2: between two tries, milliseconds. */
+const AGAIN_MS = 100;
+
 export class Behind {
   readonly #log: MemoryLog;
   readonly #clock: Clock;
@@ -40,6 +44,8 @@ export class Behind {
   readonly #stop = new AbortController();
   #size = 0;
   #running: Promise<void> | undefined;
+  /** W3. Never rejects. */
+  #writing: Promise<void> = Promise.resolve();
   /** Entries given up (W1). */
   lost = 0;
 
@@ -77,13 +83,22 @@ export class Behind {
 
   /** Everything added so far is in the log when it resolves. Throws what the log throws. */
   async flush(): Promise<void> {
+    await this.#writing;
     while (this.#size > 0) await this.#write();
   }
 
-  async close(): Promise<void> {
+  /** W2. @param late says when the time is up; throws what the log throws then */
+  async close(late: AbortSignal): Promise<void> {
     this.#stop.abort();
     await this.#running;
-    await this.flush();
+    for (;;) {
+      try {
+        return await this.flush();
+      } catch (error) {
+        if (late.aborted) throw error;
+        await this.#clock.sleep(AGAIN_MS, late).catch(() => undefined);
+      }
+    }
   }
 
   async #run(): Promise<void> {
@@ -103,7 +118,13 @@ export class Behind {
     this.#running = undefined;
   }
 
-  async #write(): Promise<void> {
+  #write(): Promise<void> {
+    const write = this.#writing.then(() => this.#writeAll());
+    this.#writing = write.catch(() => undefined);
+    return write;
+  }
+
+  async #writeAll(): Promise<void> {
     let logged = 0;
     for (const [tenant, batch] of this.#tenants) {
       while (batch.events.length > 0 || batch.metrics.size > 0) {
