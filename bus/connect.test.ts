@@ -1,6 +1,12 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type AddressInfo, type Server as TcpServer } from "node:net";
+import {
+  connect as connectSocket,
+  createServer,
+  type AddressInfo,
+  type Server as TcpServer,
+  type Socket,
+} from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -62,6 +68,50 @@ verifies("clear-failure", "B4: what a listener throws is told, and the connectio
   await until(() => heard.length === 3, "the next message");
   expect(faults[1]).toEqual(["reconnect", "not now"]);
 });
+
+/** Passes bytes on to the server, until it is cut: then nothing comes or goes, and no end is told, as when a host is gone. */
+async function relayed(port: number): Promise<AsyncDisposable & { readonly port: number; cut(): void }> {
+  const cables = new Set<{ from: Socket; to: Socket }>();
+  const relay = createServer((from) => {
+    const to = connectSocket(port, "127.0.0.1");
+    const cable = { from, to };
+    cables.add(cable);
+    for (const socket of [from, to]) socket.on("error", () => cables.delete(cable));
+    from.pipe(to).pipe(from);
+  });
+  await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
+  return {
+    port: (relay.address() as AddressInfo).port,
+    cut() {
+      for (const { from, to } of cables) {
+        from.unpipe(to).pause();
+        to.unpipe(from).pause();
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      for (const { from, to } of cables) for (const socket of [from, to]) socket.destroy();
+      await new Promise<unknown>((resolve) => relay.close(resolve));
+    },
+  };
+}
+
+verifies(
+  "clear-failure",
+  "B5: a server whose host is gone is given up, calls fail at once, and another is found",
+  async () => {
+    await using relay = await relayed(nats.server.port);
+    const url = `nats://127.0.0.1:${relay.port}`;
+    const bus = await Bus.connect({ url, name: "cut", ...nats.credentials.worker, pingIntervalMs: 100 });
+    const heard: string[] = [];
+    bus.onDisconnect(({ code }) => heard.push(code));
+    bus.onReconnect(() => heard.push("back"));
+    relay.cut();
+    await until(() => heard.includes("back"), "the connection to be given up and made again");
+    expect(heard[0]).toBe("unavailable");
+    await bus.flush();
+    await bus.close();
+  },
+);
 
 describe("a server that is too old", () => {
   let old: TcpServer;

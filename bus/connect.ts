@@ -5,6 +5,7 @@
  * B2 It reconnects for ever; while it is away calls fail at once with `unavailable` instead of piling up.
  * B3 Publishes of one tick leave in one socket write.
  * B4 What a listener throws stays here: in the client library it would end the reading, and a connection that nobody reads looks alive.
+ * B5 A server that has fallen silent, its host gone or its network cut, is given up after three `pingIntervalMs`, as it gives up a silent client.
  */
 import { readFileSync } from "node:fs";
 import {
@@ -42,6 +43,8 @@ export interface BusOptions {
   readonly tls?: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string };
   /** How long the first connection may take, milliseconds. Default 10 000. */
   readonly connectTimeoutMs?: number;
+  /** How often the server is asked for a sign of life, milliseconds. Default 10 000, as nats.conf has it for the other direction. */
+  readonly pingIntervalMs?: number;
 }
 
 /** Oldest server whose JetStream has schedules, atomic batches and per-message TTL. */
@@ -276,6 +279,8 @@ function connection(options: BusOptions): ConnectionOptions {
     maxReconnectAttempts: -1,
     reconnectTimeWait: 250,
     reconnectJitter: 100,
+    pingInterval: options.pingIntervalMs ?? 10_000,
+    maxPingOut: 2,
     // A worker's own subscriptions must not see its own broadcasts twice, but it may call itself: leave echo on.
     noAsyncTraces: true,
     ignoreAuthErrorAbort: true,
