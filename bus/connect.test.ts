@@ -1,12 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
-import {
-  connect as connectSocket,
-  createServer,
-  type AddressInfo,
-  type Server as TcpServer,
-  type Socket,
-} from "node:net";
+import { createServer, type AddressInfo, type Server as TcpServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -14,6 +8,7 @@ import { BeamlineError } from "../contracts/errors.ts";
 import { findServers, serversDirectory } from "../deploy/local/find.ts";
 import { freePort } from "../deploy/local/ports.ts";
 import { makeCertificates, type Certificates } from "../test/kit/certificates.ts";
+import { relayed } from "../test/kit/relay.ts";
 import { startTestNats, type TestNats } from "../test/kit/servers.ts";
 import { until } from "../test/kit/until.ts";
 import { verifies } from "../test/kit/verifies.ts";
@@ -68,32 +63,6 @@ verifies("clear-failure", "B4: what a listener throws is told, and the connectio
   await until(() => heard.length === 3, "the next message");
   expect(faults[1]).toEqual(["reconnect", "not now"]);
 });
-
-/** Passes bytes on to the server, until it is cut: then nothing comes or goes, and no end is told, as when a host is gone. */
-async function relayed(port: number): Promise<AsyncDisposable & { readonly port: number; cut(): void }> {
-  const cables = new Set<{ from: Socket; to: Socket }>();
-  const relay = createServer((from) => {
-    const to = connectSocket(port, "127.0.0.1");
-    const cable = { from, to };
-    cables.add(cable);
-    for (const socket of [from, to]) socket.on("error", () => cables.delete(cable));
-    from.pipe(to).pipe(from);
-  });
-  await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
-  return {
-    port: (relay.address() as AddressInfo).port,
-    cut() {
-      for (const { from, to } of cables) {
-        from.unpipe(to).pause();
-        to.unpipe(from).pause();
-      }
-    },
-    async [Symbol.asyncDispose]() {
-      for (const { from, to } of cables) for (const socket of [from, to]) socket.destroy();
-      await new Promise<unknown>((resolve) => relay.close(resolve));
-    },
-  };
-}
 
 verifies(
   "clear-failure",

@@ -12,7 +12,8 @@ export interface HotState {
 
 /**
  * Connects. While Redis is away commands fail at once instead of queueing, and it reconnects by itself.
- * Throws `unavailable` when it cannot be reached at start. A command without an answer fails after `commandTimeoutMs` (default 5000).
+ * Throws `unavailable` when it cannot be reached at start. A command without an answer fails after `commandTimeoutMs` (default 5000); a
+ * connection on which nothing is answered for twice as long is made anew.
  */
 export async function connectRedis(url: string, name: string, commandTimeoutMs = 5_000): Promise<HotState> {
   const redis = new Redis(url, {
@@ -21,6 +22,8 @@ export async function connectRedis(url: string, name: string, commandTimeoutMs =
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
     commandTimeout: commandTimeoutMs,
+    // Or a server whose host is gone would be waited for until TCP gives up, a quarter of an hour.
+    socketTimeout: 2 * commandTimeoutMs,
     retryStrategy: (attempt) => Math.min(1_000, 50 * attempt),
     // Auto-pipelining halves Lua throughput; commands of one tick leave in one write without it, too.
     enableAutoPipelining: false,
