@@ -182,6 +182,16 @@ describe("watching", () => {
     await until(() => weights()["b"] === 2 && !watch.entries.has("a"));
   });
 
+  test("W4: one that begins while the connection drains is told so, and ends nothing", async () => {
+    const leaving = await nats.connect("leaving");
+    const bucket = await bucketOf("leaving", leaving);
+    const drained = leaving.drain();
+    const { watch, errors } = follow(bucket);
+    expect([watch.current, errors.length]).toEqual([false, 1]);
+    watch.stop();
+    await drained;
+  });
+
   test("W3, W4: a value that cannot be read and a listener that throws are reported, the rest goes on", async () => {
     const bucket = await bucketOf("bad");
     await bucket.put("a", { weight: 1 });

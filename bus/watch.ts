@@ -168,8 +168,8 @@ class Reading<T> {
   async start(): Promise<void> {
     const { bus, stream, name } = this.#bucket;
     const inbox = `${bus.inboxPrefix}.${nuid.next()}`;
-    this.#subscription = bus.subscribe(inbox, (message) => this.#receive(message, inbox));
     try {
+      this.#subscription = bus.subscribe(inbox, (message) => this.#receive(message, inbox));
       const info = await asking(`watch bucket ${name}`, () =>
         bus.jsm.consumers.add(stream, {
           name: this.#consumer,
