@@ -13,14 +13,20 @@ export interface Vendors extends AsyncDisposable {
   readonly seen: Seen[];
   /** Streams that were cut off by their reader. */
   readonly cut: number;
+  /** Lets what is held be answered. */
+  release(): void;
 }
 
 type Body = Record<string, unknown>;
 
-/** What the last user turn says steers the answer: `status 503` answers that status, `hang` never answers, `drop` breaks the connection. */
+/**
+ * What the last user turn says steers the answer: `status 503` answers that status, `hang` never answers, `held` answers when released, `drop` breaks the connection, `odd`
+ * counts tokens in odd ways.
+ */
 export async function startVendors(): Promise<Vendors> {
   const seen: Seen[] = [];
   let cut = 0;
+  const released = Promise.withResolvers<void>();
   const server = createServer((request, response) => {
     void (async () => {
       const parts: Uint8Array[] = [];
@@ -32,6 +38,7 @@ export async function startVendors(): Promise<Vendors> {
       response.on("close", () => response.writableEnded || cut++);
       if (said.startsWith("hang")) return;
       if (said.startsWith("drop")) return void request.socket.destroy();
+      if (said.startsWith("held")) await released.promise;
       if (status !== undefined) return refuse(response, Number(status), request.url ?? "");
       if (request.url?.endsWith("/embeddings") === true) return embed(response, body);
       if (request.url?.endsWith("/messages") === true)
@@ -48,6 +55,7 @@ export async function startVendors(): Promise<Vendors> {
     get cut() {
       return cut;
     },
+    release: released.resolve,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
       await new Promise<void>((resolve) => server.close(() => resolve()));
@@ -94,7 +102,9 @@ function openAi(response: ServerResponse, body: Body, said: string): void {
     created: 1,
     model: body["model"],
     choices: [{ index: 0, message: { role: "assistant", content: `echo: ${said}` }, finish_reason: "stop" }],
-    usage: { prompt_tokens: 1_000, completion_tokens: 500, total_tokens: 1_500 },
+    usage: said.startsWith("odd")
+      ? { prompt_tokens: "12", completion_tokens: 1.5, total_tokens: -3 }
+      : { prompt_tokens: 1_000, completion_tokens: 500, total_tokens: 1_500 },
   });
 }
 

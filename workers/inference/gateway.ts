@@ -4,6 +4,8 @@
  * G1 The budget is looked at first: when the budgets of Claude and OpenAI are both spent, everything is refused, also what was answered before.
  * G2 An answer is remembered for an hour by everything that shaped it; what is remembered costs nothing and is not a call.
  * G3 With `allow_fallback` the other providers are asked in the contract's order; without it the first failure is final.
+ * G4 A call is kept in the log once it was answered, when the bus is away as soon as it is back; that it cannot be kept is no reason to ask, and pay,
+ *    another provider.
  */
 import { hash } from "node:crypto";
 import { BeamlineError } from "../../contracts/errors.ts";
@@ -76,26 +78,27 @@ export function gatewayHandlers(ports: GatewayPorts): Handlers<typeof ApiGateway
       }
       let failure: unknown = new ProviderFailure("RESOURCE_UNAVAILABLE", "no provider");
       for (const name of candidates(ports, request, context.tenant)) {
-        let begun = false;
+        let text = "";
+        let end: Omit<Answer, "text"> | undefined;
         try {
-          let text = "";
           for await (const piece of inWholeCharacters(
             ports.providers.own(name).stream(questionOf(request, context, name), context.signal),
           )) {
             if ("text" in piece) {
-              begun = true;
               text += piece.text;
               yield { text: piece.text, done: false, provider: name };
-            } else await settle(ports, request, context, name, { ...piece.end, text }, key);
+            } else end = piece.end;
           }
-          yield { text: "", done: true, provider: name };
-          return;
         } catch (thrown) {
           if (context.signal.aborted) throw thrown;
           failure = thrown;
           // What was said cannot be taken back.
-          if (begun) break;
+          if (text !== "") break;
+          continue;
         }
+        if (end !== undefined) await settle(ports, request, context, name, { ...end, text }, key);
+        yield { text: "", done: true, provider: name };
+        return;
       }
       throw failed(failure, ports.log);
     },
@@ -168,19 +171,21 @@ async function askAny(
 ): Promise<Answer> {
   let failure: unknown;
   for (const name of candidates(ports, request, context.tenant)) {
+    let answer: Answer;
     try {
-      const answer = await ports.providers.own(name).ask(questionOf(request, context, name), context.signal);
-      await settle(ports, request, context, name, answer, key);
-      return answer;
+      answer = await ports.providers.own(name).ask(questionOf(request, context, name), context.signal);
     } catch (thrown) {
       if (context.signal.aborted) throw thrown;
       failure = thrown;
+      continue;
     }
+    await settle(ports, request, context, name, answer, key);
+    return answer;
   }
   throw failed(failure, ports.log);
 }
 
-/** The call is kept, then the answer. */
+/** G4: the call is kept, then the answer. Throws `unavailable`. */
 async function settle(
   ports: GatewayPorts,
   request: ApiInferRequest,

@@ -3,7 +3,8 @@
  *
  * V1 What is wrong with the request is an error of the RPC; what goes wrong at the provider is a response with status `error` or `timeout`.
  * V2 The caller's deadline is the provider's, less the time an answer needs to get back.
- * V3 A caller that names an idempotency key gets the same answer again, without the provider being asked.
+ * V3 A caller that names an idempotency key gets the same answer again, without the provider being asked. What is asked again while this worker still
+ *    waits for the provider, as by a caller whose connection was lost, waits for that answer.
  */
 import { hash } from "node:crypto";
 import { BeamlineError, invalidArgument } from "../../contracts/errors.ts";
@@ -56,25 +57,41 @@ interface Reply {
 
 export function providerHandlers(ports: InvokePorts): Handlers<typeof ProviderDefinition> {
   const { replies, clock } = ports;
+  /** What calls with a key will have kept, by tenant and key; undefined when nothing. */
+  const underWay = new Map<string, Promise<string | undefined>>();
+  const spanned = (asked: Asked, context: CallContext): Promise<Reply> =>
+    withSpan(
+      "beamline.provider.invoke",
+      context.traceparent,
+      spanOf(asked),
+      () => invoke(ports, asked, context),
+      SpanKind.CLIENT,
+    );
   return {
     async invoke(request, context) {
       const asked = read(request, context, ports.providers);
-      const key = context.headers[header.idempotencyKey];
-      const digest = key === undefined ? "" : digestOf(request);
-      if (key !== undefined) {
-        const kept = await replies.find(asked.tenant, key); // V3
+      const key = context.headers[header.idempotencyKey] ?? "";
+      if (key === "") return spanned(asked, context);
+      const { tenant } = asked;
+      const digest = digestOf(request);
+      const place = JSON.stringify([tenant, key]);
+      for (let other; (other = underWay.get(place)) !== undefined;) {
+        const kept = await orAborted(other, context.signal); // V3
         if (kept !== undefined) return replayed(kept, digest);
       }
-      const reply = await withSpan(
-        "beamline.provider.invoke",
-        context.traceparent,
-        spanOf(asked),
-        () => invoke(ports, asked, context),
-        SpanKind.CLIENT,
-      );
-      if (key !== undefined && reply.status === "success")
-        await replies.keep(asked.tenant, key, keptForm(reply, digest));
-      return reply;
+      const { promise, resolve } = Promise.withResolvers<string | undefined>();
+      underWay.set(place, promise);
+      let kept: string | undefined;
+      try {
+        kept = await replies.find(tenant, key);
+        if (kept !== undefined) return replayed(kept, digest);
+        const reply = await spanned(asked, context);
+        if (reply.status === "success") await replies.keep(tenant, key, (kept = keptForm(reply, digest)));
+        return reply;
+      } finally {
+        underWay.delete(place);
+        resolve(kept);
+      }
     },
 
     async *invokeStream(request, context) {
@@ -116,6 +133,19 @@ function read(request: ProviderRequest, { headers }: CallContext, providers: Pro
   if (tenant === "") throw invalidArgument("tenant_id", "is required");
   const { provider, model } = providers.resolve(request.provider_id, request.parameters["provider_version"]);
   return { request, tenant, provider, question: { ...questionOf(request, model), tenant } };
+}
+
+/** Rejects when the signal aborts first. */
+async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(signal.reason as Error);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    signal.throwIfAborted();
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
 }
 
 function spanOf({ request, tenant }: Asked): () => Record<string, string> {

@@ -4,6 +4,7 @@
  *
  * L1 A model that is loading or ready is not started again.
  * L2 A child that ends by itself leaves its model in error; it is not restarted.
+ * L3 Once closed, nothing is started any more: a child would outlive its process.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { createServer } from "node:net";
@@ -52,6 +53,7 @@ export interface ModelHostOptions {
 export class ModelHost {
   readonly #options: ModelHostOptions;
   readonly #models = new Map<string, Model>();
+  #closed = false;
 
   constructor(options: ModelHostOptions) {
     this.#options = options;
@@ -79,13 +81,18 @@ export class ModelHost {
     return this.all.filter(({ status }) => status === "ready");
   }
 
-  /** Loads every `.gguf` of the directory, one after another. A directory that is not there has none. */
+  /** Loads every `.gguf` of the directory, one after another. A directory that is not there has none. Never rejects. */
   async loadDirectory(): Promise<void> {
     const { directory, log } = this.#options;
     if (directory === undefined) return;
     const files = await readdir(directory).catch(() => []);
     for (const file of files.filter((name) => name.endsWith(".gguf")).sort()) {
-      const { size } = await stat(join(directory, file));
+      if (this.#closed) return;
+      const size = await sizeOf(join(directory, file));
+      if (size === undefined) {
+        log.warn("a model cannot be read", { model: file });
+        continue;
+      }
       const [contextLength, threads] =
         size > 8 * GIB ? [8192, 4] : size > 4 * GIB ? [4096, 4] : size > 2 * GIB ? [4096, 3] : [2048, 2];
       const request = {
@@ -102,17 +109,14 @@ export class ModelHost {
     }
   }
 
-  /** Resolves when the model is ready, or in error after its time. Throws `internal` when it cannot be started at all. */
+  /** Resolves when the model is ready, or in error after its time. Throws `internal` when it cannot be started at all, `unavailable` after `close`. */
   async load(request: LoadRequest): Promise<Model> {
     const { name } = request;
     if (name === "" || /[/\\\0]/.test(name)) throw invalidArgument("model_name", "must be a name without slashes");
     const known = this.#models.get(name);
     if (known !== undefined && (known.status === "loading" || known.status === "ready")) return known; // L1
     const path = request.path || join(this.#options.directory ?? ".", name);
-    const size = await stat(path).then(
-      (found) => found.size,
-      () => undefined,
-    );
+    const size = await sizeOf(path);
     if (size === undefined) throw new BeamlineError("internal", `Failed to load model: ${path} cannot be read`);
     const port = request.port > 0 ? request.port : await this.#freePort();
     const args = [
@@ -129,6 +133,7 @@ export class ModelHost {
       "-ngl",
       String(request.gpuLayers),
     ];
+    if (this.#closed) throw new BeamlineError("unavailable", "the worker that serves models is stopping"); // L3
     const child = spawn(this.#options.binary, args, { stdio: "ignore" });
     const model: Model = {
       name,
@@ -160,7 +165,9 @@ export class ModelHost {
     this.#models.delete(name);
   }
 
+  /** L3. */
   async close(): Promise<void> {
+    this.#closed = true;
     await Promise.all(this.all.map(({ child }) => end(child)));
     this.#models.clear();
   }
@@ -168,7 +175,7 @@ export class ModelHost {
   async #untilReady(model: Model, child: ChildProcess, timeoutMs: number): Promise<void> {
     const { clock } = this.#options;
     let gone: string | undefined;
-    child.once("error", (error) => (gone = error.message));
+    child.on("error", (error) => (gone = error.message));
     child.once("exit", (code, signal) => {
       gone ??= `ended with ${code ?? signal}`;
       if (model.status === "ready") model.status = `error: the model server ${gone}`; // L2
@@ -202,6 +209,14 @@ export class ModelHost {
       if (!taken.has(port) && (await isFree(port))) return port;
     throw new BeamlineError("internal", "Failed to load model: no port is free");
   }
+}
+
+/** Bytes; undefined for what cannot be read, such as a link that leads nowhere. */
+function sizeOf(path: string): Promise<number | undefined> {
+  return stat(path).then(
+    ({ size }) => size,
+    () => undefined,
+  );
 }
 
 function isFree(port: number): Promise<boolean> {

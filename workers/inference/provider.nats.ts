@@ -3,7 +3,7 @@ import type { Caller } from "../../bus/call.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { header } from "../../contracts/headers.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
-import { ProviderFailure, type Answer, type Provider, type Question } from "./provider.ts";
+import { ProviderFailure, tokenCount, type Answer, type Provider, type Question } from "./provider.ts";
 
 const LONGEST_MS = 600_000;
 
@@ -70,8 +70,6 @@ function answerOf(reply: JsonObject, id: string): Answer {
   if (output === undefined) throw new ProviderFailure("EXECUTION_FAILED", `provider ${id} answered without an output`);
   const labels = typeof metadata === "object" && metadata !== null ? (metadata as JsonObject) : {};
   const tokens = (typeof usage === "object" && usage !== null ? usage : {}) as JsonObject;
-  const count = (value: unknown): number | undefined =>
-    typeof value === "number" && value >= 0 ? Math.round(value) : undefined;
   const vectors =
     Array.isArray(output) && output.every((one) => Array.isArray(one)) ? (output as number[][]) : undefined;
   return {
@@ -79,7 +77,7 @@ function answerOf(reply: JsonObject, id: string): Answer {
     ...(vectors !== undefined && { embeddings: vectors }),
     model: typeof labels["model"] === "string" ? labels["model"] : id,
     finish: typeof labels["finish_reason"] === "string" ? labels["finish_reason"] : "stop",
-    tokens: { input: count(tokens["prompt_tokens"]), output: count(tokens["completion_tokens"]) },
+    tokens: { input: tokenCount(tokens["prompt_tokens"]), output: tokenCount(tokens["completion_tokens"]) },
     labels: Object.fromEntries(
       Object.entries(labels).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
     ),

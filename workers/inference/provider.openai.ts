@@ -4,6 +4,7 @@ import { redactErrorText } from "../../runtime/redact.ts";
 import {
   failureOfStatus,
   ProviderFailure,
+  tokenCount,
   type Answer,
   type Piece,
   type Provider,
@@ -113,15 +114,19 @@ async function embed(client: OpenAI, question: Question, model: string, signal: 
     embeddings: reply.data.map(({ embedding }) => embedding),
     model: reply.model,
     finish: "stop",
-    tokens: { input: reply.usage?.prompt_tokens, output: 0 },
+    tokens: { input: tokenCount(reply.usage?.prompt_tokens), output: 0 },
   };
 }
 
 function tokensOf(
   usage: { prompt_tokens?: number; completion_tokens?: number; total_tokens?: number } | null | undefined,
 ): Tokens {
-  const total = usage?.total_tokens;
-  return { input: usage?.prompt_tokens, output: usage?.completion_tokens, ...(total !== undefined && { total }) };
+  const total = tokenCount(usage?.total_tokens);
+  return {
+    input: tokenCount(usage?.prompt_tokens),
+    output: tokenCount(usage?.completion_tokens),
+    ...(total !== undefined && { total }),
+  };
 }
 
 function translated(thrown: unknown, name: string, signal: AbortSignal): unknown {

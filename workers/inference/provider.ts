@@ -38,6 +38,13 @@ export interface Tokens {
   readonly total?: number;
 }
 
+/** A count as a server gives it; undefined for what is none: servers of many hands speak the same language. */
+export function tokenCount(given: unknown): number | undefined {
+  return typeof given === "number" && given >= 0 && given <= MOST_TOKENS ? Math.round(given) : undefined;
+}
+
+const MOST_TOKENS = 2 ** 31 - 1;
+
 export interface Answer {
   readonly text: string;
   readonly embeddings?: readonly (readonly number[])[];

@@ -30,6 +30,8 @@ const PREFIX = "log.inference.calls";
 /** How long a call waits to be counted here; it is durable before, milliseconds. */
 const COUNTED_MS = 2_000;
 const RETRY_MS = 500;
+/** How long the bus may be away when a call has been paid for, milliseconds. */
+const RECORD_MS = 60_000;
 
 /** Records one question returns at most, the newest. */
 const MOST_RECORDS = 10_000;
@@ -72,7 +74,7 @@ export class Spending {
   async record(tenant: string, call: Call): Promise<void> {
     const { seq } = await publishRetrying(this.#bus, `${PREFIX}.${tokenOf(tenant)}`, JSON.stringify(call), {
       msgId: `call-${systemIds.v4()}`,
-      timeoutMs: 10_000,
+      timeoutMs: RECORD_MS,
     });
     const late = AbortSignal.timeout(COUNTED_MS);
     while (this.#applied < seq && !this.#reading.signal.aborted && !late.aborted) {
