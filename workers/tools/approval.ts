@@ -4,6 +4,7 @@
  * V1 An approval belongs to the hash of the call. Other arguments have another hash, so they have no approval.
  * V2 It is used once: the use is a compare-and-set, and whoever comes second is refused.
  * V3 Nobody deciding in time is a denial, and is recorded as one.
+ * V4 A call that could not begin has not used it.
  *
  * A client needs to know nothing of this: its call is refused with the approval's id, and made again after the approval it goes through.
  */
@@ -99,6 +100,15 @@ export class Approvals {
         return { refusal: `Confirmation required: approval ${found.approval_id} was already used` };
       throw thrown;
     }
+  }
+
+  /** V4. The approval of a call that never began may be used again. */
+  async giveBack(journey: Journey): Promise<void> {
+    const { approvalId } = journey;
+    if (approvalId === undefined) return;
+    await this.#bucket.update(keyOf(journey.context.tenant, callHash(journey)), (found) =>
+      found?.approval_id === approvalId && found.status === "used" ? { ...found, status: "approved" } : undefined,
+    );
   }
 
   /** Open and decided approvals of a tenant, oldest first. */

@@ -1,7 +1,11 @@
-/** Current values under compare-and-set: read from the leader, and written only over the revision they were read at. */
+/**
+ * Current values under compare-and-set: read from the leader, and written only over the revision they were read at. A bus that is away for a
+ * moment is waited for: a write whose answer was lost is made once, and is no conflict.
+ */
 import type { Bus } from "../../bus/connect.ts";
 import { Bucket as Values, jsonCodec } from "../../bus/keyvalue.ts";
 import { partsOf } from "../../bus/keys.ts";
+import { retrying } from "../../bus/retrying.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { BucketSpec } from "../../contracts/streams.ts";
 import { readFrom } from "./journal.ts";
@@ -14,6 +18,9 @@ export interface Value<T> {
 
 /** Races lost in a row before a change gives up. */
 const MAX_RACES = 20;
+/** How long the bus may be away, milliseconds. */
+const AWAY_MS = 5_000;
+const AWAY = { retryForMs: AWAY_MS } as const;
 
 export class Bucket<T> {
   readonly #values: Values<T>;
@@ -24,15 +31,16 @@ export class Bucket<T> {
 
   /** The value of a key (made by `keyOf`), undefined when there is none. Throws `unavailable`. */
   async get(key: string): Promise<Value<T | undefined>> {
-    const entry = await this.#values.get(key);
+    const { bus } = this.#values;
+    const entry = await retrying(bus, { timeoutMs: AWAY_MS }, () => this.#values.get(key));
     return entry === undefined ? { value: undefined, revision: 0 } : { value: entry.value, revision: entry.revision };
   }
 
   /** Writes over a revision. Throws `aborted` when there is a newer one. */
   async put(key: string, value: T, revision: number): Promise<number> {
-    if (revision > 0) return this.#values.update(key, value, revision);
+    if (revision > 0) return this.#values.update(key, value, revision, AWAY);
     try {
-      return await this.#values.create(key, value);
+      return await this.#values.create(key, value, AWAY);
     } catch (thrown) {
       if (!(thrown instanceof BeamlineError) || thrown.code !== "already_exists") throw thrown;
       throw new BeamlineError("aborted", thrown.message);
@@ -41,7 +49,7 @@ export class Bucket<T> {
 
   /** Throws `aborted` when there is a newer revision. */
   async delete(key: string, revision: number): Promise<void> {
-    await this.#values.delete(key, { revision });
+    await this.#values.delete(key, { revision, ...AWAY });
   }
 
   /** Reads, changes and writes until nobody was faster. A change that gives undefined writes nothing. */

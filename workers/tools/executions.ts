@@ -3,7 +3,7 @@
  * before: exactly one worker finishes, undoes or gives up an execution.
  *
  *     started ──> finished ──> undoing ──> undone
- *        └──────> unknown: its worker vanished; nobody can say what happened
+ *        └──────> unknown: its worker vanished; nobody can say what happened. One that was only away, or stopped for a while, can: finished
  */
 import { createHash } from "node:crypto";
 import type { Bus } from "../../bus/connect.ts";
@@ -74,6 +74,18 @@ export class Executions {
   /** Records the next state, once the bus is back when it is away. Throws `aborted` when somebody else did before, `unavailable` after a minute. */
   async change(known: Known, next: Partial<Execution>, now: number): Promise<Known> {
     return this.#store({ ...known.execution, ...next, changed_at: now }, known.seq, CHANGE_MS);
+  }
+
+  /** The same for the worker that ran it: it knows how it ended, also when it was taken for vanished meanwhile. */
+  async finish(known: Known, next: Partial<Execution>, now: number): Promise<Known> {
+    try {
+      return await this.change(known, next, now);
+    } catch (thrown) {
+      const { tenant, execution_id } = known.execution;
+      const found = isConflict(thrown) ? await this.find(tenant, execution_id) : undefined;
+      if (found?.execution.state !== "unknown") throw thrown;
+      return this.change({ ...known, seq: found.seq }, next, now);
+    }
   }
 
   /** An execution by its id; undefined when the tenant has none. */

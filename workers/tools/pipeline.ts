@@ -83,6 +83,8 @@ export interface Journey {
   fence: Fence | undefined;
 }
 
+/** Longest an answer waits for its row in the ledger, milliseconds. */
+const AUDIT_MS = 10_000;
 /** Names are keys of stores and part of every record of a call. */
 const MAX_AGENT_BYTES = 256;
 const MAX_TASK_BYTES = 1_024;
@@ -129,8 +131,7 @@ export class Pipeline {
       (await this.#approval(journey)) ??
       (await this.#claim(journey));
     if (journey.replayed !== undefined) return journey.replayed;
-    const outcome = refused ?? (await perform(this.ports, journey));
-    if (refused === undefined && journey.known === undefined) await this.#release(journey);
+    const outcome = refused ?? (await this.#perform(journey));
     const durationMs = Math.round(clock.monotonic() - started);
     this.ports.measures.called(request.tool_name, outcome.success, durationMs);
     if (refused !== undefined) await this.audit(journey, outcome, durationMs);
@@ -210,10 +211,25 @@ export class Pipeline {
     return undefined;
   }
 
-  /** What never started leaves its key to the next attempt. */
+  async #perform(journey: Journey): Promise<Outcome> {
+    try {
+      return await perform(this.ports, journey);
+    } finally {
+      await this.#release(journey);
+    }
+  }
+
+  /** What changes something and never started leaves its key and its approval to the next attempt. */
   async #release(journey: Journey): Promise<void> {
+    if (journey.known !== undefined || journey.offered.handler.changes !== true) return;
+    const { claims, approvals, log } = this.ports;
     const repeat = repeatOf(journey);
-    if (repeat?.key !== undefined) await this.ports.claims.release(repeat, journey.executionId);
+    try {
+      if (repeat?.key !== undefined) await claims.release(repeat, journey.executionId);
+      await approvals.giveBack(journey);
+    } catch (thrown) {
+      log.warn("a call that never began could not be taken back", { execution_id: journey.executionId, error: thrown });
+    }
   }
 
   /** A tool that ran has ended: its record says so, so that a repeated call and a rollback know. */
@@ -222,7 +238,7 @@ export class Pipeline {
     const kept = output.length <= KEPT_OUTPUT ? { output } : {};
     try {
       const next = { state: "finished" as const, success, error, duration_ms: durationMs, ...kept };
-      journey.known = await this.ports.executions.change(journey.known, next, this.ports.clock.now());
+      journey.known = await this.ports.executions.finish(journey.known, next, this.ports.clock.now());
     } catch (thrown) {
       this.ports.log.error("an execution could not be recorded as finished", {
         execution_id: journey.executionId,
@@ -231,7 +247,10 @@ export class Pipeline {
     }
   }
 
-  /** Adds the call to the ledger. A ledger that cannot be written is an alarm, not a reason to hide what was done (aiOS tools, 1.6). */
+  /**
+   * Adds the call to the ledger. A ledger that cannot be written is an alarm, not a reason to hide what was done (aiOS tools, 1.6): after a while the
+   * answer no longer waits for its row, which is stored as soon as that can be.
+   */
   async audit(journey: Journey, outcome: Outcome, durationMs: number): Promise<void> {
     const { request, context, offered, executionId, backupId, approvalId } = journey;
     const traceId = traceIdOf(context.traceparent) ?? "";
@@ -255,15 +274,19 @@ export class Pipeline {
       ...(context.principal !== "" && { principal: context.principal }),
       ...(traceId !== "" && { trace_id: traceId }),
     };
-    try {
-      await this.ports.ledger.append(context.tenant, happening);
-    } catch (thrown) {
-      this.ports.log.error("a tool call could not be audited", {
-        execution_id: executionId,
-        tool: request.tool_name,
-        error: thrown,
-      });
-    }
+    const stored = this.ports.ledger.append(context.tenant, happening).then(
+      () => undefined,
+      (thrown: unknown) =>
+        this.ports.log.error("a tool call could not be audited", {
+          execution_id: executionId,
+          tool: request.tool_name,
+          error: thrown,
+        }),
+    );
+    const enough = new AbortController();
+    const patience = this.ports.clock.sleep(AUDIT_MS, enough.signal).catch(() => undefined);
+    await Promise.race([stored, patience]);
+    enough.abort();
   }
 }
 

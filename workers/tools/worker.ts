@@ -64,7 +64,7 @@ export const toolsWorker = defineWorker({
     );
     const files = await Confined.open(config.BEAMLINE_TOOLS_ROOTS ?? [join(data, "workspace"), tmpdir()]);
     const backups = new Backups(await ObjectStore.open(bus, objects.toolBackups));
-    const ledger = new Ledger(bus);
+    const ledger = scope.use("ledger", new Ledger(bus), (rows, deadline) => rows.settled(deadline.signal));
     const grants = new Grants(new Bucket(bus, buckets.toolGrants), clock, (resource) => files.real(resource));
     const executions = new Executions(bus);
     const programs = new Programs(env, files.roots[0] ?? "/");

@@ -5,6 +5,7 @@ import { streams } from "../../../contracts/streams.ts";
 import { chained, emptyChain, headOf, type Happening, type Row } from "./chain.ts";
 import { Ledger } from "./ledger.ts";
 import { startTestbed, type Testbed } from "../testbed.ts";
+import { verifies } from "../../../test/kit/verifies.ts";
 
 const STREAM = streams.toolAudit.name;
 const subject = "log.tools.audit.default";
@@ -40,6 +41,18 @@ test("rows of many writers make one chain", async () => {
   await Promise.all(rows);
   expect(await bed.ledger.verify("default")).toEqual({ ok: true, rows: 200 });
 });
+
+verifies(
+  "crash-safe",
+  "tools A3: a row whose ledger begins while the bus is away is stored once the bus is back",
+  async () => {
+    await filled(1);
+    const fresh = new Ledger(bed.bus); // it has not read the end of the chain yet
+    await bed.nats.server.kill();
+    await Promise.all([fresh.append("default", happening(1)), bed.nats.server.restart()]);
+    expect(await bed.ledger.verify("default")).toEqual({ ok: true, rows: 2 });
+  },
+);
 
 test("rows cut off the end are noticed", async () => {
   const ledger = await filled(5);

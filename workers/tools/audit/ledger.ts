@@ -4,12 +4,12 @@
  * A1 A chain never forks: a message is stored only when the last one on the subject is the one it continues. Who loses the race reads the
  *    new head, chains anew and tries again.
  * A2 What happens while a message is under way goes into the next one together: one write carries many rows.
- * A3 `append` resolves when the row is on the disk.
+ * A3 `append` resolves when the row is on the disk. While the bus is away it is tried again: what was done is not to be forgotten.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Bus } from "../../../bus/connect.ts";
 import { tokenOf } from "../../../bus/keys.ts";
-import { publishRetrying } from "../../../bus/retrying.ts";
+import { publishRetrying, retrying } from "../../../bus/retrying.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { streams } from "../../../contracts/streams.ts";
 import { systemIds } from "../../../runtime/ids.ts";
@@ -49,12 +49,16 @@ const MAX_ROWS = 256;
 /** Bytes of rows in one message, before escaping. */
 const MAX_BYTES = 1024 * 1024;
 const MAX_RACES = 100;
+/** A3. How long the bus may be away, milliseconds. */
+const AWAY_MS = 60_000;
 
 /** The rows of one tenant under way. */
 class Chain {
   readonly waiting: Waiting[] = [];
   head: (Head & { readonly seq: number }) | undefined;
   busy = false;
+  /** Settles when nothing waits any more. Never rejects. */
+  draining: Promise<void> = Promise.resolve();
 }
 
 export class Ledger {
@@ -65,7 +69,7 @@ export class Ledger {
     this.#bus = bus;
   }
 
-  /** A3. Throws `unavailable` when it could not be stored. */
+  /** A3. Throws `unavailable` when it could not be stored for a minute. */
   append(tenant: string, happening: Happening): Promise<Row> {
     let chain = this.#chains.get(tenant);
     if (chain === undefined) this.#chains.set(tenant, (chain = new Chain()));
@@ -73,9 +77,20 @@ export class Ledger {
     const stored = new Promise<Row>((resolve, reject) => waiting.push({ happening, resolve, reject }));
     if (!chain.busy) {
       chain.busy = true;
-      void this.#drain(tenant, chain);
+      chain.draining = this.#drain(tenant, chain);
     }
     return stored;
+  }
+
+  /** Resolves when nothing waits to be stored, or when the signal says so. */
+  async settled(late: AbortSignal): Promise<void> {
+    const busy = [...this.#chains.values()].map(({ draining }) => draining);
+    const stop = Promise.withResolvers<void>();
+    const onAbort = (): void => stop.resolve();
+    if (late.aborted) onAbort();
+    late.addEventListener("abort", onAbort, { once: true });
+    await Promise.race([Promise.all(busy), stop.promise]);
+    late.removeEventListener("abort", onAbort);
   }
 
   /** Newest first. */
@@ -155,8 +170,11 @@ export class Ledger {
 
   async #store(tenant: string, chain: Chain, batch: readonly Waiting[]): Promise<Row[]> {
     const subject = subjectOf(tenant);
+    const until = performance.now() + AWAY_MS;
+    const timeoutMs = (): number => Math.max(1, until - performance.now());
     for (let race = 1; ; race++) {
-      const start = (chain.head ??= await this.#readHead(subject));
+      const read = { timeoutMs: timeoutMs() };
+      const start = (chain.head ??= await retrying(this.#bus, read, () => this.#readHead(subject)));
       const rows: Row[] = [];
       let head: Head = start;
       for (const { happening } of batch) {
@@ -168,7 +186,7 @@ export class Ledger {
         const { seq } = await publishRetrying(this.#bus, subject, JSON.stringify({ rows }), {
           msgId: systemIds.v7(),
           expectLastSubjectSequence: start.seq,
-          timeoutMs: 10_000,
+          timeoutMs: timeoutMs(),
         });
         chain.head = { ...head, seq };
         return rows;
