@@ -40,7 +40,7 @@ export class Child {
   }
 
   #start(): void {
-    const { args, env, logFile, onExit, onMessage } = this.#options;
+    const { args, env, logFile, onMessage } = this.#options;
     const log = openSync(logFile, "a", 0o600);
     const started = Date.now();
     const child = spawn(
@@ -55,17 +55,33 @@ export class Child {
     closeSync(log);
     this.#process = child;
     if (onMessage !== undefined) child.on("message", onMessage);
-    child.once("exit", (code, signal) => {
-      this.#process = undefined;
-      if (this.#stopping) return;
-      this.#quick = Date.now() - started < QUICK_MS ? this.#quick + 1 : 0;
-      const how = signal === null ? `exit code ${code}` : signal;
-      if (code === EXIT_CONFIG) this.#givenUp = `${how}, its configuration is wrong`;
-      else if (this.#quick >= MAX_QUICK) this.#givenUp = `${how}, ${MAX_QUICK} times in a row`;
-      if (this.#givenUp !== undefined) return onExit(`${this.#givenUp}: given up, see ${logFile}`);
-      onExit(`${how}: starting it again`);
-      this.#timer = setTimeout(() => this.#start(), RESTART_AFTER_MS);
-    });
+    child.once("exit", (code, signal) =>
+      this.#ended(started, signal === null ? `exit code ${code}` : signal, code === EXIT_CONFIG),
+    );
+    // There was no room for another process: it never began.
+    child.once("error", (error) => child.pid === undefined && this.#ended(started, error.message, false));
+  }
+
+  #ended(started: number, how: string, isMistake: boolean): void {
+    const { logFile, onExit } = this.#options;
+    this.#process = undefined;
+    if (this.#stopping) return;
+    this.#quick = Date.now() - started < QUICK_MS ? this.#quick + 1 : 0;
+    if (isMistake) this.#givenUp = `${how}, its configuration is wrong`;
+    else if (this.#quick >= MAX_QUICK) this.#givenUp = `${how}, ${MAX_QUICK} times in a row`;
+    if (this.#givenUp !== undefined) return onExit(`${this.#givenUp}: given up, see ${logFile}`);
+    onExit(`${how}: starting it again`);
+    this.#timer = setTimeout(() => this.#again(), RESTART_AFTER_MS);
+  }
+
+  #again(): void {
+    const started = Date.now();
+    try {
+      this.#start();
+    } catch (thrown) {
+      // Its log cannot be opened.
+      this.#ended(started, thrown instanceof Error ? thrown.message : String(thrown), false);
+    }
   }
 
   /** Why it is not started again; undefined while it is. */

@@ -1,4 +1,7 @@
+import { spawnSync } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
 import { expect, test } from "vitest";
+import { verifies } from "../test/kit/verifies.ts";
 import { ManualClock } from "./clock.ts";
 import { loadConfig } from "./config.ts";
 import { createLogger, silentLogger } from "./log.ts";
@@ -94,4 +97,23 @@ test("a child can speak for another component", () => {
   const [log, lines] = logging();
   log.child({ component: "intake" }).info("x");
   expect(lines()[0]?.component).toBe("intake");
+});
+
+verifies("clear-failure", "a disk that is full costs lines of the log, never the call that spoke", () => {
+  const program = `
+    const { createLogger } = await import(${JSON.stringify(new URL("log.ts", import.meta.url).href)});
+    const log = createLogger({ component: "full" });
+    for (let line = 0; line < 30; line++) log.info("x".repeat(100_000));
+    setImmediate(() => process.stderr.write("went on"));
+  `;
+  const full = openSync("/dev/full", "w");
+  try {
+    const { status, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
+      stdio: ["ignore", full, "pipe"],
+      encoding: "utf8",
+    });
+    expect([status, stderr]).toEqual([0, "went on"]);
+  } finally {
+    closeSync(full);
+  }
 });

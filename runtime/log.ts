@@ -50,6 +50,16 @@ export interface LogOptions {
   readonly clock?: Clock;
 }
 
+/** What waits while standard output takes nothing, bytes; more is dropped. */
+const WAITING_BYTES = 1024 * 1024;
+
+/** Standard output. A disk that is full costs lines of the log, not the call that spoke. */
+function standardOutput(): pino.DestinationStream {
+  const out = pino.destination({ fd: 1, sync: true, maxLength: WAITING_BYTES });
+  out.on("error", () => undefined);
+  return out;
+}
+
 /** A log on standard output, written at once: the last words before a crash get out. */
 export function createLogger({ component, level = "info", write, clock = systemClock }: LogOptions): Logger {
   if (level === "silent") return silentLogger;
@@ -60,7 +70,7 @@ export function createLogger({ component, level = "info", write, clock = systemC
     timestamp: () => `,"timestamp":"${isoMicros(clock.micros())}"`,
     formatters: { level: (label) => ({ level: label.toUpperCase() }) },
   };
-  const sink = pino(options, write ? { write } : pino.destination({ fd: 1, sync: true }));
+  const sink = pino(options, write ? { write } : standardOutput());
   return new JsonLogger(sink, LOG_LEVELS.indexOf(level), { component });
 }
 
