@@ -50,8 +50,8 @@ export function dollarsOf(micros: number): number {
 }
 
 /**
- * What of a parsed event the totals are made of; undefined when it is not a usage event. A figure beyond the largest counts as that: one event
- * that no sum can hold must not stop all that come after it.
+ * What of a parsed event the totals are made of; undefined when it is not a usage event. A figure below nothing counts as nothing, one beyond the
+ * largest as that: one event that no sum can hold must not stop all that come after it.
  */
 export function meteredIn(
   body: JsonObject,
@@ -66,7 +66,11 @@ export function meteredIn(
     provider: provider_id,
     day: day.toISOString().slice(0, 10),
     status: typeof status === "string" ? status : "unknown",
-    latencyMs: typeof latency_ms === "number" ? Math.round(Math.min(latency_ms, largest.latency_ms)) : 0,
-    micros: typeof cost === "number" ? microsOf(Math.min(cost, largest.cost)) : 0,
+    latencyMs: Math.round(within(latency_ms, largest.latency_ms)),
+    micros: microsOf(within(cost, largest.cost)),
   };
+}
+
+function within(given: unknown, most: number): number {
+  return typeof given === "number" ? Math.max(0, Math.min(given, most)) : 0;
 }

@@ -30,7 +30,7 @@ beforeAll(async () => {
     error: { code: "internal", message: "no" },
   }));
   postAsked = serveExtension(outside, "beamline.ext.post.label.v1", () => ({
-    payload: { metadata: { label: "seen", nested: { a: 1 } } },
+    payload: { expected_latency_ms: 1e300, expected_cost: 0.25, metadata: { label: "seen", nested: { a: 1 } } },
   }));
   await outside.flush();
   const extensions: Json[] = [
@@ -64,7 +64,13 @@ test("pre, validators, selection, post, in order; each sees what the one before 
     { pre: [{ id: "translate" }], validators: [{ id: "guard" }], post: [{ id: "label" }] },
     { context: { user_id: "u1" }, message: { trace_id: "t1" } },
   );
-  expect(reply).toMatchObject({ provider_id: "openai", metadata: { label: "seen", nested: '{"a":1}' } });
+  // A figure beyond what the contract can hold is passed over.
+  expect(reply).toMatchObject({
+    provider_id: "openai",
+    expected_latency_ms: 500,
+    expected_cost: 0.25,
+    metadata: { label: "seen", nested: '{"a":1}' },
+  });
   expect(executed(reply)).toEqual([
     { type: "pre", id: "translate", status: "ok" },
     { type: "validator", id: "guard", status: "ok" },

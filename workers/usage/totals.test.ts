@@ -90,15 +90,16 @@ verifies(
     await meter("large-1", { tenant_id, latency_ms: 1e300, cost: 1 });
     await meter("large-2", { tenant_id, latency_ms: 5, cost: 1e300 });
     await meter("large-3", { tenant_id, latency_ms: 5, cost: 0.5 });
+    await meter("large-4", { tenant_id, latency_ms: -1e300, cost: -1e300 });
     const totals = new Totals(bus, new TotalsStore(hot.redis, "2"), silentLogger);
     totals.start();
     const counted = await totals.of(tenant_id, [DAY], AbortSignal.timeout(20_000));
     expect(counted).toMatchObject([
       {
-        requests: 3,
+        requests: 4,
         micros: 1_500_000 + largest.cost * 1_000_000,
         latency_ms: largest.latency_ms + 10,
-        by_status: { success: 3 },
+        by_status: { success: 4 },
       },
     ]);
     await totals.stop();

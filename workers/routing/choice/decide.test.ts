@@ -139,6 +139,11 @@ describe("expectations", () => {
     expect(decide(declared, facts(context), ports).decision).toMatchObject({ expected_latency_ms, expected_cost });
   });
 
+  test("a time beyond what the contract's number can hold is the largest it can", () => {
+    const ports = { ...decidePorts, health: health({ a: { latencyMs: 1e300 } }) };
+    expect(decide(declared, facts(), ports).decision.expected_latency_ms).toBe(Number.MAX_SAFE_INTEGER);
+  });
+
   test("without any: 500 ms and 0.01", () => {
     expect(decide(policy(seventyThirty), facts(), decidePorts).decision).toMatchObject({
       expected_latency_ms: 500,

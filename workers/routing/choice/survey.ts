@@ -77,14 +77,17 @@ export function claim({ breaker }: Policy, provider: string, { tenant }: Facts, 
   if (breaker !== undefined) health.admit(tenant, provider, breaker, false);
 }
 
-/** What a call is expected to take and cost: what the caller says, else what was measured, else what the policy says, else the defaults. */
+/**
+ * What a call is expected to take and cost: what the caller says, else what was measured, else what the policy says, else the defaults. A time that
+ * the contract's number cannot hold is the largest it can.
+ */
 export function expectedOf(policy: Policy, provider: string, facts: Facts, health: ProviderHealth): Expected {
   const measured = health.estimate(facts.tenant, provider);
   const candidate: Candidate | undefined = policy.candidates.find(({ id }) => id === provider);
+  const latencyMs =
+    hint(facts, "expected_latency_ms") ?? measured?.latencyMs ?? candidate?.latencyMs ?? UNKNOWN.latencyMs;
   return {
-    latencyMs: Math.round(
-      hint(facts, "expected_latency_ms") ?? measured?.latencyMs ?? candidate?.latencyMs ?? UNKNOWN.latencyMs,
-    ),
+    latencyMs: Math.min(Math.round(latencyMs), Number.MAX_SAFE_INTEGER),
     cost: hint(facts, "expected_cost") ?? measured?.cost ?? candidate?.cost ?? UNKNOWN.cost,
   };
 }

@@ -211,10 +211,11 @@ function messageOf(request: RoutingRequest): JsonObject {
   };
 }
 
-/** A decision with what a post extension may change; what it says of a wrong type is passed over. */
+/** A decision with what a post extension may change; what it says of a wrong type, or beyond what the contract can hold, is passed over. */
 function amended(decision: Decision, payload: JsonObject): Decision {
   const { provider_id, expected_latency_ms, expected_cost, metadata } = payload;
-  const figure = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value) && value >= 0;
+  const figure = (value: unknown): value is number =>
+    typeof value === "number" && value >= 0 && value <= Number.MAX_SAFE_INTEGER;
   const labels = isObject(metadata)
     ? Object.fromEntries(
         Object.entries(metadata).map(([key, value]) => [
