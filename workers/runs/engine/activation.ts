@@ -42,7 +42,7 @@ export class Activation {
   #wakeUp: (() => void) | undefined;
   #chunkTimer: NodeJS.Timeout | undefined;
   #broken: unknown;
-  /** Another engine has the run (session.ts, S4). */
+  /** The run goes on in another activation, here or elsewhere: another engine has it (session.ts, S4), or its log could not be written. */
   #lost = false;
   #traceparent = "";
   #span: Span | undefined;
@@ -93,8 +93,8 @@ export class Activation {
       }
       await this.#loop();
     } catch (thrown) {
-      // Effects under way are let finish: whoever has the run now is told their outcome by the invocation log.
-      this.#lost = thrown instanceof RunLost;
+      // Effects under way are let finish: whoever has the run next is told their outcome by the invocation log.
+      this.#lost = thrown instanceof RunLost || (!signal.aborted && isAway(thrown));
       throw thrown;
     } finally {
       signal.removeEventListener("abort", stop);
@@ -387,4 +387,9 @@ export class Activation {
     clearTimeout(timer);
     this.#wakeUp = undefined;
   }
+}
+
+/** Whether the bus did not take or give something, and may soon. */
+function isAway(thrown: unknown): boolean {
+  return thrown instanceof BeamlineError && (thrown.code === "unavailable" || thrown.code === "deadline_exceeded");
 }
