@@ -372,6 +372,8 @@ describe("MCP servers", () => {
     expect(await bed.run("mcp_web.whoami")).toMatchObject({ output: { text: "nobody" } });
     epoch++; // the server forgets its sessions
     for (let n = 0; n < 4; n++) expect(await bed.run("mcp_web.whoami")).toMatchObject({ success: true });
+    epoch++;
+    expect(await load(`http://127.0.0.1:${mcpPort}/mcp`)).toMatchObject({ tools: { length: 3 } });
     await expect(load("http://127.0.0.1:1/mcp")).rejects.toMatchObject({ message: says("may not be reached") });
   });
 });

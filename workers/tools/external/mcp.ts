@@ -7,6 +7,7 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport, StreamableHTTPError } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
+import { ErrorCode, McpError } from "@modelcontextprotocol/sdk/types.js";
 import { BeamlineError, invalidArgument } from "../../../contracts/errors.ts";
 import { ToolDefinition } from "../../../contracts/gen/aios/tools.ts";
 import type { Egress } from "../../../runtime/egress.ts";
@@ -52,6 +53,13 @@ function isForgotten(thrown: unknown): boolean {
   return thrown instanceof StreamableHTTPError && thrown.code === 404;
 }
 
+const LOST: ReadonlySet<number> = new Set([ErrorCode.ConnectionClosed, ErrorCode.RequestTimeout]);
+
+/** Whether a connection is of no use any more. A server that refuses a call answers it, and others may be under way on the same connection. */
+function isBroken(thrown: unknown): boolean {
+  return !(thrown instanceof McpError) || LOST.has(thrown.code);
+}
+
 /** What came of an import. */
 export interface Imported {
   /** Names of the tools, in order. */
@@ -79,11 +87,11 @@ export class McpServers {
    */
   async import(registry: Registry, tenant: string, name: string, server: McpServer, by: string): Promise<Imported> {
     if (!NAME.test(name)) throw invalidArgument("name", "must be lower-case letters, digits, dash and underscore");
-    const client = await this.#client(name, server);
     const tools: string[] = [];
     const skipped: { tool: string; error: string }[] = [];
     for (let cursor: string | undefined; ;) {
-      const page = await client.listTools(cursor === undefined ? {} : { cursor }, { timeout: LIST_MS });
+      const from = cursor === undefined ? {} : { cursor };
+      const page = await this.#ask(name, server, (client) => client.listTools(from, { timeout: LIST_MS }));
       for (const tool of page.tools) {
         const definition = ToolDefinition.fromPartial({
           name: `mcp_${name}.${tool.name.replaceAll(/[^A-Za-z0-9_.-]/g, "_")}`,
@@ -132,21 +140,13 @@ export class McpServers {
     const [, name = "", tool = ""] = /^mcp:([^/]+)\/(.+)$/.exec(handler_address) ?? [];
     const server = mcp ?? this.#ports.servers[name];
     if (server === undefined) throw new ToolFailure(`the MCP server ${name} is not configured on this host`);
-    const ask = async () =>
-      (await this.#client(name, server)).callTool({ name: tool, arguments: input }, undefined, {
-        signal: call.signal,
-        timeout: CALL_MS,
-      });
     let result;
     try {
-      result = await ask().catch(async (thrown: unknown) => {
-        if (!isForgotten(thrown)) throw thrown;
-        await this.#drop(name, server); // it has done nothing: the protocol asks for a new session and the same again
-        return ask();
-      });
+      const options = { signal: call.signal, timeout: CALL_MS };
+      const asked = { name: tool, arguments: input };
+      result = await this.#ask(name, server, (client) => client.callTool(asked, undefined, options), call.signal);
     } catch (thrown) {
       call.signal.throwIfAborted();
-      await this.#drop(name, server);
       throw new ToolFailure(
         `the MCP server ${name} failed: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
       );
@@ -163,28 +163,50 @@ export class McpServers {
     for (const opened of clients) if (opened.status === "fulfilled") await opened.value.close();
   }
 
-  /** The next call opens another connection: a session the server has forgotten stays forgotten. */
-  async #drop(name: string, server: McpServer): Promise<void> {
-    const broken = this.#open.get(keyFor(name, server));
-    this.#open.delete(keyFor(name, server));
-    await broken?.then((client) => client.close()).catch(() => undefined);
+  /**
+   * Asks a server. One that has forgotten the session has done nothing: the protocol asks for a new session and the same again. A connection that
+   * broke is let go of; the next one to ask opens another.
+   */
+  async #ask<T>(
+    name: string,
+    server: McpServer,
+    run: (client: Client) => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    for (let again = false; ; again = true) {
+      const opening = this.#client(name, server);
+      try {
+        return await run(await opening);
+      } catch (thrown) {
+        if (signal?.aborted === true) throw thrown;
+        if (isBroken(thrown)) {
+          this.#forget(keyFor(name, server), opening);
+          await opening.then((client) => client.close()).catch(() => undefined);
+        }
+        if (again || !isForgotten(thrown)) throw thrown;
+      }
+    }
   }
 
   /** The connection to a server, made once and again when it broke. */
   #client(name: string, server: McpServer): Promise<Client> {
     const key = keyFor(name, server);
-    let opening = this.#open.get(key);
-    if (opening === undefined) {
-      opening = this.#connect(key, name, server);
-      this.#open.set(key, opening);
-      opening.catch(() => this.#open.delete(key));
-    }
+    const open = this.#open.get(key);
+    if (open !== undefined) return open;
+    const opening = this.#connect(name, server);
+    this.#open.set(key, opening);
+    const forget = (): void => this.#forget(key, opening);
+    opening.then((client) => (client.onclose = forget), forget);
     return opening;
   }
 
-  async #connect(key: string, name: string, server: McpServer): Promise<Client> {
+  /** Not the one that has taken its place. */
+  #forget(key: string, opening: Promise<Client>): void {
+    if (this.#open.get(key) === opening) this.#open.delete(key);
+  }
+
+  async #connect(name: string, server: McpServer): Promise<Client> {
     const client = new Client({ name: "beamline", version: this.#ports.version });
-    client.onclose = () => this.#open.delete(key);
     try {
       await client.connect(await this.#transport(server), { timeout: LIST_MS });
     } catch (thrown) {
