@@ -1,5 +1,6 @@
 /** Server-sent events as BeamLine's gateways send them: `data:` lines with JSON, heartbeats among them. */
 import type { FastifyReply, FastifyRequest } from "fastify";
+import { onDeparture } from "../departure.ts";
 
 export interface Channel {
   /** Sends one event; `name` when clients listen by name. A client that reads too slowly is let go. */
@@ -30,8 +31,7 @@ export function openChannel(request: FastifyRequest, reply: FastifyReply, onClos
     onClose();
     response.end();
   };
-  request.raw.once("close", close);
-  response.once("close", close);
+  onDeparture(request, reply, close);
   return {
     send(data, { name, id } = {}) {
       if (!open) return;

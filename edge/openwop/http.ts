@@ -16,6 +16,7 @@ import { MAX_BODY_BYTES, restSubject } from "../../contracts/openwop/rest.ts";
 import { parseBufferMs, parseCursor, parseModes } from "../../contracts/openwop/modes.ts";
 import { acceptTraceparent, traceIdOf } from "../../runtime/trace.ts";
 import { authenticate, type AuthPolicy } from "../auth.ts";
+import { onDeparture } from "../departure.ts";
 import type { Admission } from "./admission.ts";
 import { eventsOf } from "./events.ts";
 import { permitRead } from "./grpc.ts";
@@ -162,8 +163,7 @@ class OpenwopHttp {
     )
       return this.#poll(request, reply, headers, cursor === undefined ? undefined : after);
     const gone = new AbortController();
-    request.raw.once("close", () => gone.abort());
-    reply.raw.once("close", () => gone.abort());
+    onDeparture(request, reply, () => gone.abort());
     const wanted = {
       tenant: headers[header.tenantId] ?? "default",
       runId: paramsOf(request)["runId"] ?? "",
@@ -198,7 +198,7 @@ class OpenwopHttp {
     const asked = request.query as Record<string, string | undefined>;
     const query = after === undefined ? asked : { ...asked, lastSequence: String(after) };
     const gone = new AbortController();
-    reply.raw.once("close", () => gone.abort());
+    onDeparture(request, reply, () => gone.abort());
     const answer = await poll(
       this.#options.caller.bus,
       headers[header.tenantId] ?? "default",

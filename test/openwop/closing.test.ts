@@ -2,7 +2,10 @@
 import { status, type ServiceError } from "@grpc/grpc-js";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { EngineDefinition } from "../../contracts/gen/openwop/v1/openwop.ts";
+import { KeyRing, sha256 } from "../../edge/auth.ts";
+import { openwopEdge } from "../../edge/openwop/index.ts";
 import { liveLog } from "../../edge/openwop/log.ts";
+import { httpServer } from "../../runtime/http.ts";
 import { grpcClient } from "../kit/grpc.ts";
 import { until } from "../kit/until.ts";
 import { bearer, startHost, type Host, type Surfaces } from "./host.ts";
@@ -20,6 +23,44 @@ test("a client that leaves while following begins leaves no reading behind", asy
   const first = entries.next();
   left.abort();
   expect(await first).toEqual({ done: true, value: undefined });
+});
+
+test("a client that leaves while its credential is checked leaves no stream behind, and takes up no place", async () => {
+  const runId = await host.start("conformance-approval");
+  await host.reaches(runId, "waiting-approval");
+  const auth = {
+    keys: new KeyRing([{ id: "k", sha256: sha256("key"), tenant: "acme", scopes: ["*"] }]),
+    allowAnonymous: false,
+  };
+  const { caller } = host.bed;
+  const edge = openwopEdge({ caller, auth, inflightCap: 1, ratePerSecond: 0, now: Date.now });
+  const app = httpServer();
+  const checked = Promise.withResolvers<void>();
+  const left = Promise.withResolvers<void>();
+  let asked = 0;
+  app.addHook("onRequest", async (_request, { raw }) => {
+    asked++;
+    raw.once("close", () => left.resolve());
+    return checked.promise;
+  });
+  edge.routes(app);
+  const base = await app.listen({ host: "127.0.0.1", port: 0 });
+  try {
+    const headers = { authorization: "Bearer key" };
+    const leaving = new AbortController();
+    const followed = fetch(`${base}/v1/runs/${runId}/events`, { headers, signal: leaving.signal });
+    await until(() => asked === 1, "the request");
+    leaving.abort();
+    await expect(followed).rejects.toThrow();
+    await left.promise;
+    checked.resolve();
+    await until(
+      async () => (await fetch(`${base}/v1/runs/${runId}`, { headers })).status === 200,
+      "the place of who has left",
+    );
+  } finally {
+    await app.close();
+  }
 });
 
 test("events of a run that goes on end with UNAVAILABLE, and another edge has the rest", async () => {
