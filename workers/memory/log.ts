@@ -173,7 +173,8 @@ export class MemoryLog {
   /** The text of an entry, fetched when it is kept in the object store (G1). */
   async text({ subject, text }: Entry): Promise<string> {
     if (!text.startsWith('{"claim":')) return text;
-    const { claim } = JSON.parse(text) as { claim: string };
+    const claim = claimIn(text);
+    if (claim === undefined) throw new BeamlineError("data_loss", `what stands for the text of ${subject} is no claim`);
     const spec = subject.startsWith(`${RECENT}.`) ? objects.memoriesRecent : objects.memories;
     const bytes = await (await this.#objects(spec)).bytes(claim);
     if (bytes.length === 0) throw new BeamlineError("data_loss", `the text of ${subject} is gone`);
@@ -257,5 +258,15 @@ export class MemoryLog {
       this.#stores.set(spec, store);
     }
     return store;
+  }
+}
+
+/** The object that a text names; undefined when it names none. */
+function claimIn(text: string): string | undefined {
+  try {
+    const { claim } = JSON.parse(text) as { claim: unknown };
+    return typeof claim === "string" && claim !== "" ? claim : undefined;
+  } catch {
+    return undefined;
   }
 }

@@ -11,7 +11,7 @@ const record: Record = {
   by: "ada",
   task: "t",
   trace: "abc",
-  state: { id: "g.1 >", n: 1 },
+  state: { id: "g.1 >", priority: 1 },
 };
 
 describe("a record", () => {
@@ -25,7 +25,20 @@ describe("a record", () => {
   });
 
   test("that cannot be read is data_loss", () => {
-    for (const text of ["", "{", "[]", "{}", '{"kind":"nonsense","id":"x","at":1}', '{"kind":"goal","at":1}']) {
+    const goal = (more: string) => `{"kind":"goal","id":"x",${more}}`;
+    const states = ["null", "5", '"text"', "[]", '{"id":5}', '{"priority":"high"}'];
+    const unreadable = [
+      "",
+      "{",
+      "null",
+      "5",
+      "[]",
+      "{}",
+      '{"kind":"nonsense","id":"x","at":1}',
+      '{"kind":"goal","at":1}',
+    ];
+    const goals = [goal('"at":"now"'), goal('"at":1e400'), ...states.map((state) => goal(`"at":1,"state":${state}`))];
+    for (const text of unreadable.concat(goals)) {
       expect(() => readRecord("log.memory.rec.t.goal.x", text)).toThrow(
         expect.objectContaining({ code: "data_loss" }) as Error,
       );

@@ -4,10 +4,13 @@
  * R1 A record carries the whole new state of its thing, never a change to it. Applying one twice, or an older one after a newer one, does
  *    no harm; the last message of a subject is all there is to know, and a rebuild reads nothing else.
  * R2 The tenant is a token of the subject. A record whose text names another tenant does not exist: it is read from the subject.
+ * R3 What is read is a record, its state the contract's message of its kind, or it is `data_loss`: one that only looks like a record would stop
+ *    everything that comes after it.
  */
 import { createHash } from "node:crypto";
 import { BeamlineError } from "../../contracts/errors.ts";
-import type { JsonObject } from "../../contracts/codec.ts";
+import { codecOf, type JsonObject } from "../../contracts/codec.ts";
+import * as memory from "../../contracts/gen/aios/memory.ts";
 import { partOf, tokenOf } from "../../bus/keys.ts";
 
 /** Kinds of remembered things. The long-term ones are also found by search. */
@@ -103,7 +106,21 @@ export function writeRecord(record: Record): string {
   });
 }
 
-/** The record a text stands for. Throws `data_loss` for what is not one. */
+/** What the state of a kind is (R3). */
+const messages: Readonly<globalThis.Record<Kind, { fromJson(json: unknown): unknown }>> = {
+  goal: codecOf(memory.GoalRecord),
+  task: codecOf(memory.TaskRecord),
+  tool_call: codecOf(memory.ToolCallRecord),
+  decision: codecOf(memory.Decision),
+  pattern: codecOf(memory.Pattern),
+  agent_state: codecOf(memory.AgentState),
+  procedure: codecOf(memory.Procedure),
+  incident: codecOf(memory.Incident),
+  config_change: codecOf(memory.ConfigChange),
+  knowledge: codecOf(memory.KnowledgeEntry),
+};
+
+/** The record a text stands for. Throws `data_loss` for what is not one (R3). */
 export function readRecord(subject: string, text: string): Record {
   let body: unknown;
   try {
@@ -111,16 +128,21 @@ export function readRecord(subject: string, text: string): Record {
   } catch (cause) {
     throw new BeamlineError("data_loss", `the record on ${subject} is not JSON`, { cause });
   }
-  const { kind, id, at, born, by = "", task = "", trace = "", state } = body as JsonObject;
-  if (!kinds.includes(kind as Kind) || typeof id !== "string" || typeof at !== "number") {
+  const { kind, id, at, born, by = "", task = "", trace = "", state } = (body ?? {}) as JsonObject;
+  if (!kinds.includes(kind as Kind) || typeof id !== "string" || !Number.isFinite(at)) {
     throw new BeamlineError("data_loss", `the record on ${subject} is not one of memory`);
+  }
+  try {
+    if (state !== undefined) messages[kind as Kind].fromJson(state);
+  } catch (cause) {
+    throw new BeamlineError("data_loss", `the record on ${subject} has no state of a ${String(kind)}`, { cause });
   }
   return {
     tenant: tenantOf(subject),
     kind: kind as Kind,
     id,
-    at,
-    born: typeof born === "number" ? born : at * 1000,
+    at: at as number,
+    born: Number.isSafeInteger(born) && (born as number) >= 0 ? (born as number) : (at as number) * 1000,
     by: String(by),
     task: String(task),
     trace: String(trace),

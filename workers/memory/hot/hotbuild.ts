@@ -268,9 +268,15 @@ export class HotBuilder {
   }
 }
 
-/** The metric of an entry of their bucket; undefined for one that was deleted. */
+/** The metric of an entry of their bucket; undefined for one that was deleted, and for what is none: the bucket is open to other programs. */
 export function metricOf({ subject, text }: Entry): MetricSet | undefined {
   if (text === "") return undefined;
-  const { key, at, value, timestamp } = JSON.parse(text) as Omit<MetricSet, "tenant">;
-  return { tenant: partOf(subject.split(".")[2] ?? "="), key, at, value, timestamp };
+  try {
+    const { key, at, value, timestamp } = JSON.parse(text) as Omit<MetricSet, "tenant">;
+    const whole = typeof key === "string" && Number.isSafeInteger(at) && at >= 0 && Number.isFinite(value);
+    BigInt(timestamp); // throws for what is no moment
+    return whole ? { tenant: partOf(subject.split(".")[2] ?? "="), key, at, value, timestamp } : undefined;
+  } catch {
+    return undefined;
+  }
 }
