@@ -1,4 +1,5 @@
 /** Promises that were not kept at once: for so long that the stream has forgotten message ids, and because the bus was away. */
+import { execFileSync } from "node:child_process";
 import { afterAll, beforeAll, expect } from "vitest";
 import { findDuplicate, publish } from "../../bus/publish.ts";
 import { schedule } from "../../bus/schedule.ts";
@@ -9,6 +10,7 @@ import { streams } from "../../contracts/streams.ts";
 import { silentLogger } from "../../runtime/log.ts";
 import { createRegistry } from "../../runtime/metrics.ts";
 import { BusAssignments } from "../../workers/routing/assignments/assignments.ts";
+import type { Handover } from "../../workers/routing/ports.ts";
 import { keepPromises } from "../../workers/routing/assignments/promises.nats.ts";
 import { readRequest } from "../../workers/routing/intake/forms.ts";
 import { forms } from "../../workers/routing/testkit.ts";
@@ -32,6 +34,36 @@ const assignment = (id: string): OutgoingAssignment => ({
   headers: { tenant_id: "acme" },
   body: JSON.stringify({ assignment_id: id }),
 });
+
+function router(of: Bus, id: string, onGivenUp: () => void = () => undefined): BusAssignments {
+  return new BusAssignments(of, {
+    enabled: true,
+    tenants: undefined,
+    newId: () => id,
+    random: () => 0,
+    now: () => Date.now(),
+    log: { ...silentLogger, error: onGivenUp },
+    registry: createRegistry(),
+  });
+}
+
+const body = { ...forms.extended, push_assignment: true };
+const handover: Handover = {
+  request: readRequest(JSON.stringify(body), body, {}),
+  decision: {
+    provider_id: "p",
+    reason: "weighted",
+    priority: 50,
+    expected_latency_ms: 10,
+    expected_cost: 0,
+    metadata: {},
+    sticky_key: "",
+    policy_id: "default",
+    expires_at_ms: 0,
+  },
+  payload: undefined,
+  traceparent: "",
+};
 
 verifies(
   "effect-once",
@@ -70,32 +102,8 @@ verifies(
   async () => {
     const made = await nats.connect("worker-routing");
     const givenUp = Promise.withResolvers<void>();
-    const assignments = new BusAssignments(made, {
-      enabled: true,
-      tenants: undefined,
-      newId: () => "promised-1",
-      random: () => 0,
-      now: () => Date.now(),
-      log: { ...silentLogger, error: () => givenUp.resolve() },
-      registry: createRegistry(),
-    });
-    const body = { ...forms.extended, push_assignment: true };
-    const promised = await assignments.promise({
-      request: readRequest(JSON.stringify(body), body, {}),
-      decision: {
-        provider_id: "p",
-        reason: "weighted",
-        priority: 50,
-        expected_latency_ms: 10,
-        expected_cost: 0,
-        metadata: {},
-        sticky_key: "",
-        policy_id: "default",
-        expires_at_ms: 0,
-      },
-      payload: undefined,
-      traceparent: "",
-    });
+    const assignments = router(made, "promised-1", () => givenUp.resolve());
+    const promised = await assignments.promise(handover);
     await nats.server.kill();
     await until(() => !made.connected, "the bus to be away");
     promised?.keep();
@@ -112,3 +120,37 @@ verifies(
     await keeping.stop(Date.now() + 5_000);
   },
 );
+
+const promises = async () => (await bus.jsm.streams.info(streams.routingPromises.name)).state;
+
+verifies(
+  "crash-safe",
+  "P4: a connection that is lost while an assignment is promised and back at once refuses nobody",
+  async () => {
+    const made = await nats.connect("worker-routing");
+    const assignments = router(made, "promised-2");
+    const promising = assignments.promise(handover);
+    await Promise.all([promising, made.nc.reconnect()]);
+    expect((await promises()).messages).toBe(1);
+    (await promising)?.keep();
+    await assignments.drain();
+    expect((await promises()).messages).toBe(0);
+  },
+);
+
+verifies("clear-failure", "P4: a promise that was refused and stored all the same is taken out", async () => {
+  const made = await nats.connect("worker-routing");
+  const { last_seq: before } = await promises();
+  const { pid = 0 } = nats.server;
+  process.kill(pid, "SIGSTOP");
+  try {
+    const state = (): string => execFileSync("ps", ["-o", "state=", "-p", String(pid)], { encoding: "utf8" });
+    await until(() => state().trim().startsWith("T"), "the server to stand still");
+    await expect(router(made, "promised-3").promise(handover)).rejects.toMatchObject({ code: "unavailable" });
+  } finally {
+    process.kill(pid, "SIGCONT");
+  }
+  // Stored, since it was on its way, and gone before it fires.
+  await until(async () => (await promises()).last_seq > before, "the promise to be stored");
+  await until(async () => (await promises()).messages === 0, "the promise to be taken out");
+});

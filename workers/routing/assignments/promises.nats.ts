@@ -5,11 +5,15 @@
  *    twice is once, by message id.
  * P2 Promises made while others are being written leave together in one write: many requests in flight share one trip to the disk.
  * P3 Message ids are forgotten after the duplicate window. What is kept late is looked for in the stream first.
+ * P4 A bus that is back in time is no reason to refuse. A promise that was refused and may have been stored all the same is taken out as soon as it can
+ *    be: nothing was decided, so nothing may be done.
  */
+import { setTimeout as pause } from "node:timers/promises";
 import { asking } from "../../../bus/apierror.ts";
 import type { Bus } from "../../../bus/connect.ts";
 import { consume, type Consumption } from "../../../bus/consume.ts";
 import { firstSince, readStream } from "../../../bus/read.ts";
+import { retrying } from "../../../bus/retrying.ts";
 import { cancel, schedule } from "../../../bus/schedule.ts";
 import type { OutgoingAssignment } from "../../../contracts/execution/assignment.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
@@ -60,7 +64,7 @@ export class Promises {
     this.#options = options;
   }
 
-  /** Stored when it resolves, with what to call once it was kept. Throws `unavailable`; then it may or may not be stored. */
+  /** Stored when it resolves, with what to call once it was kept. Throws `unavailable` (P4). */
   make(assignment: OutgoingAssignment): Promise<() => Promise<void>> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ assignment, resolve, reject });
@@ -74,16 +78,14 @@ export class Promises {
   async #write(): Promise<void> {
     while (this.#waiting.length > 0) {
       const some = this.#waiting.splice(0, this.#howMany());
-      const key = [this.#options.newId()];
+      const id = this.#options.newId();
+      const key = [id];
       const page: Page = { at: this.#options.now(), assignments: some.map(({ assignment }) => assignment) };
       try {
-        await schedule(this.#bus, routingPromises, {
-          key,
-          when: { delayMs: DUE_MS },
-          target: DUE,
-          payload: JSON.stringify(page),
-          timeoutMs: WAIT_MS,
-        });
+        const timer = { key, when: { delayMs: DUE_MS }, target: DUE, payload: JSON.stringify(page), msgId: id };
+        await retrying(this.#bus, { timeoutMs: WAIT_MS }, (limits) =>
+          schedule(this.#bus, routingPromises, { ...timer, ...limits }),
+        );
         let left = some.length;
         const kept = async (): Promise<void> => {
           // One that stays fires once more than needed, and finds everything published.
@@ -92,10 +94,20 @@ export class Promises {
         for (const { resolve } of some) resolve(kept);
       } catch (thrown) {
         const error = BeamlineError.from(thrown);
+        void this.#takeOut(key);
         for (const { reject } of some) reject(new BeamlineError("unavailable", NOT_STORED, { cause: error }));
       }
     }
     this.#writing = false;
+  }
+
+  /** P4: looks again and again, since what is on its way may be stored after it was looked for. Never rejects. */
+  async #takeOut(key: readonly string[]): Promise<void> {
+    const until = this.#options.now() + DUE_MS;
+    for (let wait = 50; this.#options.now() < until; wait *= 2) {
+      if (await cancel(this.#bus, routingPromises, key).catch(() => false)) return;
+      await pause(wait);
+    }
   }
 
   #howMany(): number {
