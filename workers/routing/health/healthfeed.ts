@@ -4,7 +4,7 @@ import { Bucket, jsonCodec } from "../../../bus/keyvalue.ts";
 import { watchInto, type Watch } from "../../../bus/watch.ts";
 import type { ProviderHealth } from "../../../contracts/execution/health.ts";
 import { alertMessage } from "../../../contracts/execution/alert.ts";
-import { publish } from "../../../bus/publish.ts";
+import { publishRetrying } from "../../../bus/retrying.ts";
 import { tokenOf } from "../../../bus/keys.ts";
 import type { BeamlineError } from "../../../contracts/errors.ts";
 import { buckets } from "../../../contracts/streams.ts";
@@ -32,7 +32,7 @@ function isRecord(value: unknown): value is ProviderHealth {
   );
 }
 
-/** An alert that a circuit opened: one, however many workers noticed within the same minute. Best effort. */
+/** An alert that a circuit opened: one, however many workers noticed within the same minute. Throws as `publishRetrying`. */
 export function alertOpened(bus: Bus, id: string, now: number, tenant: string, provider: string): Promise<unknown> {
   const alert = {
     severity: "warning",
@@ -42,5 +42,5 @@ export function alertOpened(bus: Bus, id: string, now: number, tenant: string, p
   } as const;
   const key = `circuit-${tokenOf(tenant)}.${tokenOf(provider)}-${Math.floor(now / 60_000)}`;
   const { subject, msgId, body } = alertMessage(alert, id, now, key);
-  return publish(bus, subject, body, { msgId });
+  return publishRetrying(bus, subject, body, { msgId });
 }
