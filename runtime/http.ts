@@ -17,10 +17,24 @@ export interface HttpListener {
   close(): Promise<void>;
 }
 
-/** A server with no routes yet. What it refuses before any route is found are errors in the words all contracts share. */
-export function httpServer(): FastifyInstance {
+/** How long a request may take to arrive, milliseconds: a sender that stops in the middle would have its connection for ever. */
+const RECEIVE_MS = 120_000;
+
+/** What is wrong with a request that could not be read, by the code of its error. */
+const UNREADABLE: Readonly<Record<string, readonly [status: string, what: string]>> = {
+  HPE_HEADER_OVERFLOW: ["431 Request Header Fields Too Large", "the request's headers are too large"],
+  ERR_HTTP_REQUEST_TIMEOUT: ["408 Request Timeout", "the request did not arrive in time"],
+};
+
+/**
+ * A server with no routes yet. What it refuses before any route is found are errors in the words all contracts share. A request arrives within
+ * `receiveMs`; the answer may take as long as it wants.
+ */
+export function httpServer(receiveMs = RECEIVE_MS): FastifyInstance {
   return fastify({
     logger: false,
+    requestTimeout: receiveMs,
+    http: { connectionsCheckingInterval: Math.min(receiveMs, 30_000), headersTimeout: Math.min(receiveMs, 60_000) },
     forceCloseConnections: true,
     // Ids of every contract fit, and whatever is longer is told from one by who knows it.
     routerOptions: { maxParamLength: 1_024 },
@@ -29,11 +43,8 @@ export function httpServer(): FastifyInstance {
     },
     clientErrorHandler(error, socket) {
       if (!socket.writable) return void socket.destroy();
-      const large = error.code === "HPE_HEADER_OVERFLOW";
-      const text = JSON.stringify(
-        unreadable(large ? "the request's headers are too large" : "the request cannot be read"),
-      );
-      const status = large ? "431 Request Header Fields Too Large" : "400 Bad Request";
+      const [status, what] = UNREADABLE[error.code] ?? ["400 Bad Request", "the request cannot be read"];
+      const text = JSON.stringify(unreadable(what));
       const headers = `Content-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(text)}`;
       socket.end(`HTTP/1.1 ${status}\r\n${headers}\r\nConnection: close\r\n\r\n${text}`);
     },
