@@ -4,9 +4,12 @@
  * J1 A decision with a key is answered after its record is stored, so what was answered is known whatever dies.
  * J2 Records that arrive while one message is being written leave together in the next: many calls in flight share one write to the disk.
  * J3 It is read from end to end, and only to bring the keys of the last hour back to Redis.
+ * J4 A record that could not be stored in time keeps no answer waiting, and is stored once the bus is back: the answer is out.
  */
+import { randomUUID } from "node:crypto";
 import type { Bus } from "../../../bus/connect.ts";
 import { publish } from "../../../bus/publish.ts";
+import { publishRetrying } from "../../../bus/retrying.ts";
 import { readStream } from "../../../bus/read.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
 import { streams } from "../../../contracts/streams.ts";
@@ -31,6 +34,8 @@ interface Page {
 const SUBJECT = "log.routing.keys";
 /** Longest a decision waits for its record, milliseconds; beyond it the answer goes out without one. */
 const WAIT_MS = 1_000;
+/** J4. How long the bus may be away. */
+const LATER_MS = 60_000;
 /** Records of one message: some 300 KiB at most. */
 const MOST = 500;
 
@@ -69,11 +74,14 @@ export class Journal {
   async #write(): Promise<void> {
     while (this.#waiting.length > 0) {
       const some = this.#waiting.splice(0, MOST);
+      const page = pageOf(some);
       try {
-        await publish(this.#bus, SUBJECT, pageOf(some), { timeoutMs: WAIT_MS });
+        await publish(this.#bus, SUBJECT, page, { timeoutMs: WAIT_MS });
         for (const { resolve } of some) resolve();
       } catch (thrown) {
         for (const { reject } of some) reject(BeamlineError.from(thrown));
+        const later = { msgId: randomUUID(), timeoutMs: LATER_MS };
+        publishRetrying(this.#bus, SUBJECT, page, later).catch(() => undefined); // its failure was told
       }
     }
     this.#writing = false;
