@@ -16,6 +16,7 @@ import type { Bucket } from "./bucket.ts";
 import { hashOf } from "./canonical.ts";
 import { bounded } from "./audit/bounded.ts";
 import type { Ledger } from "./audit/ledger.ts";
+import { isObject } from "./journal.ts";
 import type { Journey } from "./pipeline.ts";
 import type { Offered } from "./registry.ts";
 
@@ -42,6 +43,14 @@ export interface Approval {
   readonly decided_at?: number;
   /** Why it was denied; `timeout` when nobody decided. */
   readonly note?: string;
+}
+
+/** Whether that is an approval as it is stored. */
+export function isApproval(value: unknown): value is Approval {
+  if (!isObject(value) || typeof value["asked_at"] !== "number" || typeof value["expires_at"] !== "number")
+    return false;
+  const texts = ["approval_id", "status", "call_hash", "tool_name", "agent_id", "task_id", "input"];
+  return texts.every((name) => typeof value[name] === "string");
 }
 
 export type Verdict = { readonly approvalId: string | undefined } | { readonly refusal: string };

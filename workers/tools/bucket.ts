@@ -8,7 +8,7 @@ import { partsOf } from "../../bus/keys.ts";
 import { retrying } from "../../bus/retrying.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { BucketSpec } from "../../contracts/streams.ts";
-import { readFrom } from "./journal.ts";
+import { readFrom, type Is } from "./journal.ts";
 
 export interface Value<T> {
   readonly value: T;
@@ -24,12 +24,20 @@ const AWAY = { retryForMs: AWAY_MS } as const;
 
 export class Bucket<T> {
   readonly #values: Values<T>;
+  readonly #is: Is<T>;
 
-  constructor(bus: Bus, spec: BucketSpec) {
-    this.#values = new Values(bus, spec, jsonCodec<T>());
+  constructor(bus: Bus, spec: BucketSpec, is: Is<T>) {
+    const json = jsonCodec<unknown>();
+    const decode = (bytes: Uint8Array): T => {
+      const value = json.decode(bytes);
+      if (!is(value)) throw new TypeError(`no value of bucket ${spec.name}`);
+      return value;
+    };
+    this.#values = new Values<T>(bus, spec, { encode: json.encode, decode });
+    this.#is = is;
   }
 
-  /** The value of a key (made by `keyOf`), undefined when there is none. Throws `unavailable`. */
+  /** The value of a key (made by `keyOf`), undefined when there is none. Throws `unavailable`, `data_loss` for what is no value. */
   async get(key: string): Promise<Value<T | undefined>> {
     const { bus } = this.#values;
     const entry = await retrying(bus, { timeoutMs: AWAY_MS }, () => this.#values.get(key));
@@ -66,12 +74,12 @@ export class Bucket<T> {
     }
   }
 
-  /** Every value whose key begins with the given token (`*` for all), by key. */
+  /** Every value whose key begins with the given token (`*` for all), by key. What is no value is left out. */
   async entries(first: string): Promise<{ readonly parts: string[]; readonly value: T }[]> {
     const { stream, bus } = this.#values;
     const last = new Map<string, T | undefined>();
     const filter = this.#values.subjectOf(`${first}.>`);
-    for await (const { subject, value } of readFrom<T | undefined>(bus, stream, filter)) last.set(subject, value);
+    for await (const { subject, value } of readFrom(bus, stream, filter, this.#is)) last.set(subject, value);
     const start = this.#values.subjectOf("").length;
     return [...last]
       .flatMap(([subject, value]) => (value === undefined ? [] : [{ parts: partsOf(subject.slice(start)), value }]))

@@ -13,6 +13,7 @@ import type { ExecuteRequest } from "../../contracts/gen/aios/tools.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Bucket } from "./bucket.ts";
 import type { Execution, Executions } from "./executions.ts";
+import { isObject } from "./journal.ts";
 import type { Response } from "./pipeline.ts";
 
 export interface Claim {
@@ -21,6 +22,12 @@ export interface Claim {
   readonly call_hash: string;
   /** Epoch milliseconds. */
   readonly claimed_at: number;
+}
+
+/** Whether that is a claim as it is stored. */
+export function isClaim(value: unknown): value is Claim {
+  if (!isObject(value) || typeof value["claimed_at"] !== "number") return false;
+  return typeof value["execution_id"] === "string" && typeof value["call_hash"] === "string";
 }
 
 export interface Repeat {

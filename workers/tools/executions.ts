@@ -12,7 +12,7 @@ import { publishRetrying } from "../../bus/retrying.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { streams } from "../../contracts/streams.ts";
 import { systemIds } from "../../runtime/ids.ts";
-import { lastOf, readFrom, readSince, type Logged } from "./journal.ts";
+import { isObject, lastOf, readFrom, readSince, type Logged } from "./journal.ts";
 import type { Step } from "./undo.ts";
 
 export interface Execution {
@@ -91,27 +91,24 @@ export class Executions {
   /** An execution by its id; undefined when the tenant has none. */
   async find(tenant: string, executionId: string): Promise<Known | undefined> {
     if (executionId === "" || executionId.length > MAX_TOKEN) return undefined;
-    return known(
-      await lastOf<Execution>(this.#bus, STREAM, `log.tools.exec.${short(tenant)}.*.${tokenOf(executionId)}`),
-    );
+    const subject = `log.tools.exec.${short(tenant)}.*.${tokenOf(executionId)}`;
+    return known(await lastOf(this.#bus, STREAM, subject, isExecution));
   }
 
   /** What was done for a task, oldest first. */
   async ofTask(tenant: string, task: string): Promise<Known[]> {
     const last = new Map<string, Known>();
-    for await (const { subject, value, seq } of readFrom<Execution>(
-      this.#bus,
-      STREAM,
-      `log.tools.exec.${short(tenant)}.${short(task)}.*`,
-    )) {
-      last.set(subject, { execution: value, seq });
+    const all = `log.tools.exec.${short(tenant)}.${short(task)}.*`;
+    for await (const { subject, value, seq } of readFrom(this.#bus, STREAM, all, isExecution)) {
+      if (value !== undefined) last.set(subject, { execution: value, seq });
     }
     return [...last.values()].sort((a, b) => a.execution.started_at - b.execution.started_at);
   }
 
   /** What a task did last. */
   async lastOfTask(tenant: string, task: string): Promise<Known | undefined> {
-    return known(await lastOf<Execution>(this.#bus, STREAM, `log.tools.exec.${short(tenant)}.${short(task)}.*`));
+    const all = `log.tools.exec.${short(tenant)}.${short(task)}.*`;
+    return known(await lastOf(this.#bus, STREAM, all, isExecution));
   }
 
   /**
@@ -121,11 +118,11 @@ export class Executions {
   async abandoned(sinceMs: number, now: number): Promise<Known[]> {
     const news =
       this.#read === 0
-        ? readSince<Execution>(this.#bus, STREAM, new Date(sinceMs))
-        : readFrom<Execution>(this.#bus, STREAM, "log.tools.exec.>", this.#read + 1);
+        ? readSince(this.#bus, STREAM, new Date(sinceMs), isExecution)
+        : readFrom(this.#bus, STREAM, "log.tools.exec.>", isExecution, this.#read + 1);
     for await (const { subject, value, seq } of news) {
       this.#read = seq;
-      if (value.state === "started") this.#running.set(subject, { execution: value, seq });
+      if (value?.state === "started") this.#running.set(subject, { execution: value, seq });
       else this.#running.delete(subject);
     }
     return [...this.#running.values()].filter(({ execution }) => execution.due_at < now);
@@ -150,7 +147,13 @@ export function isConflict(thrown: unknown): boolean {
 }
 
 function known(found: Logged<Execution> | undefined): Known | undefined {
-  return found === undefined ? undefined : { execution: found.value, seq: found.seq };
+  return found?.value === undefined ? undefined : { execution: found.value, seq: found.seq };
+}
+
+function isExecution(value: unknown): value is Execution {
+  if (!isObject(value) || !Array.isArray(value["steps"])) return false;
+  const texts = ["execution_id", "tenant", "task_id", "tool_name", "agent_id", "state", "node"];
+  return texts.every((name) => typeof value[name] === "string") && typeof value["due_at"] === "number";
 }
 
 /** A caller's text as a token: readable when short, hashed when long. */

@@ -9,6 +9,7 @@ import type { Bucket } from "./bucket.ts";
 import { agents, lacking, parseHeld, type Held } from "./capabilities.ts";
 import { ToolFailure } from "./failure.ts";
 import type { Fence } from "./files/confine.ts";
+import { isObject } from "./journal.ts";
 
 export interface Grant {
   /** As it was asked for. */
@@ -23,6 +24,15 @@ export interface Grant {
 /** What is stored for one agent. */
 export interface GrantDocument {
   readonly grants: readonly Grant[];
+}
+
+/** Whether that is what is stored for an agent. */
+export function isGrants(value: unknown): value is GrantDocument {
+  if (!isObject(value) || !Array.isArray(value["grants"])) return false;
+  return value["grants"].every(
+    (grant: unknown) =>
+      isObject(grant) && typeof grant["capability"] === "string" && typeof grant["expires_at"] === "number",
+  );
 }
 
 export const DEFAULT_HOURS = 24;

@@ -9,6 +9,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { Bucket } from "./bucket.ts";
 import { catalogue } from "./catalogue/index.ts";
 import { facts, type Fact, type Risk, type ToolName } from "./catalogue/facts.ts";
+import { isObject } from "./journal.ts";
 import { compile, compileForeign, type Check } from "./schema.ts";
 import type { PluginMeta } from "./plugins/plugins.ts";
 import type { Call, Handler, Json } from "./tool.ts";
@@ -39,6 +40,15 @@ export interface Registered {
   readonly plugin?: PluginMeta;
   /** Where the MCP server is, for a tool imported over HTTP. */
   readonly mcp?: { readonly url: string; readonly headers?: Readonly<Record<string, string>> };
+}
+
+/** Whether that is a registration as it is stored. */
+export function isRegistered(value: unknown): value is Registered {
+  if (!isObject(value) || typeof value["handler_address"] !== "string") return false;
+  const { definition } = value;
+  if (!isObject(definition) || !Array.isArray(definition["required_capabilities"])) return false;
+  const texts = ["name", "namespace", "version", "risk_level", "input_schema", "output_schema", "rollback_tool"];
+  return texts.every((name) => typeof definition[name] === "string");
 }
 
 /** How a registered tool is reached. */

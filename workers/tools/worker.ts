@@ -15,14 +15,14 @@ import { createEgress } from "../../runtime/egress.ts";
 import { systemIds } from "../../runtime/ids.ts";
 import { connectRedis } from "../connect.redis.ts";
 import { defineWorker } from "../module.ts";
-import { Approvals } from "./approval.ts";
+import { Approvals, isApproval } from "./approval.ts";
 import { Backups } from "./backup.ts";
 import { Bucket } from "./bucket.ts";
-import { Claims } from "./claims.ts";
+import { Claims, isClaim } from "./claims.ts";
 import { Executions } from "./executions.ts";
 import { outsideHandlers } from "./external/external.ts";
 import { Confined } from "./files/confine.ts";
-import { Grants } from "./grants.ts";
+import { Grants, isGrants } from "./grants.ts";
 import { toolHandlers } from "./handlers.ts";
 import type { Host } from "./host.ts";
 import { facts } from "./catalogue/facts.ts";
@@ -31,7 +31,7 @@ import { Measures } from "./measures.ts";
 import { neighbours } from "./neighbours.ts";
 import { Pipeline } from "./pipeline.ts";
 import { RateLimit } from "./ratelimit.redis.ts";
-import { Registry, type Registered } from "./registry.ts";
+import { isRegistered, Registry } from "./registry.ts";
 import { Rollbacks } from "./rollback.ts";
 import { McpServers, readMcpFile } from "./external/mcp.ts";
 import { Plugins } from "./plugins/plugins.ts";
@@ -65,7 +65,7 @@ export const toolsWorker = defineWorker({
     const files = await Confined.open(config.BEAMLINE_TOOLS_ROOTS ?? [join(data, "workspace"), tmpdir()]);
     const backups = new Backups(await ObjectStore.open(bus, objects.toolBackups));
     const ledger = scope.use("ledger", new Ledger(bus), (rows, deadline) => rows.settled(deadline.signal));
-    const grants = new Grants(new Bucket(bus, buckets.toolGrants), clock, (resource) => files.real(resource));
+    const grants = new Grants(new Bucket(bus, buckets.toolGrants, isGrants), clock, (resource) => files.real(resource));
     const executions = new Executions(bus);
     const programs = new Programs(env, files.roots[0] ?? "/");
     if ((await programs.apart()) === undefined)
@@ -74,18 +74,18 @@ export const toolsWorker = defineWorker({
     const mcp = scope.use("mcp servers", new McpServers({ egress, programs, servers, version: VERSION }), (m) =>
       m.close(),
     );
-    const registered = new Bucket<Registered>(bus, buckets.toolRegistry);
+    const registered = new Bucket(bus, buckets.toolRegistry, isRegistered);
     const outside = outsideHandlers({ egress, caller, mcp, maxBytes: config.BEAMLINE_TOOLS_MAX_OUTPUT_BYTES });
     const registry = new Registry(registered, outside, clock);
     const approvals = new Approvals(
-      new Bucket(bus, buckets.toolApprovals),
+      new Bucket(bus, buckets.toolApprovals, isApproval),
       ledger,
       clock,
       systemIds,
       config.BEAMLINE_TOOLS_CONFIRM,
       config.BEAMLINE_TOOLS_APPROVAL_MS,
     );
-    const claims = new Claims(new Bucket(bus, buckets.toolClaims), executions, clock);
+    const claims = new Claims(new Bucket(bus, buckets.toolClaims, isClaim), executions, clock);
     const rate = new RateLimit(
       redis,
       {

@@ -14,7 +14,7 @@ import { BeamlineError } from "../../../contracts/errors.ts";
 import { streams } from "../../../contracts/streams.ts";
 import { systemIds } from "../../../runtime/ids.ts";
 import { chained, emptyChain, flaw, headOf, type Happening, type Head, type Row } from "./chain.ts";
-import { lastOf, readFrom } from "../journal.ts";
+import { isObject, lastOf, readFrom } from "../journal.ts";
 
 interface Page {
   readonly rows: readonly Row[];
@@ -95,15 +95,15 @@ export class Ledger {
 
   /** Newest first. */
   async query(tenant: string, query: AuditQuery): Promise<Row[]> {
-    const end = await lastOf<Page>(this.#bus, STREAM, subjectOf(tenant));
+    const end = await lastOf(this.#bus, STREAM, subjectOf(tenant), isPage);
     const found: Row[] = [];
     // Backwards in growing windows: what is asked for is nearly always near the end.
     for (let until = end?.seq ?? 0, window = 64; until > 0 && found.length < query.limit; window *= 4) {
       const from = Math.max(1, until - window + 1);
       const rows: Row[] = [];
-      for await (const page of readFrom<Page>(this.#bus, STREAM, subjectOf(tenant), from)) {
+      for await (const page of readFrom(this.#bus, STREAM, subjectOf(tenant), isPage, from)) {
         if (page.seq > until) break;
-        rows.push(...page.value.rows);
+        rows.push(...(page.value?.rows ?? []));
       }
       for (const row of rows.toReversed()) if (found.length < query.limit && matches(row, query)) found.push(row);
       until = from - 1;
@@ -113,7 +113,7 @@ export class Ledger {
 
   /** Every row, oldest first. */
   async *rows(tenant: string): AsyncGenerator<Row> {
-    for await (const page of readFrom<Page>(this.#bus, STREAM, subjectOf(tenant))) yield* page.value.rows;
+    for await (const page of readFrom(this.#bus, STREAM, subjectOf(tenant), isPage)) yield* page.value?.rows ?? [];
   }
 
   /** Rows from a place in the log on, whole messages at a time; `next` is where to go on. */
@@ -123,8 +123,8 @@ export class Ledger {
     limit: number,
   ): Promise<{ readonly rows: readonly Row[]; readonly next?: number }> {
     const rows: Row[] = [];
-    for await (const page of readFrom<Page>(this.#bus, STREAM, subjectOf(tenant), from)) {
-      rows.push(...page.value.rows);
+    for await (const page of readFrom(this.#bus, STREAM, subjectOf(tenant), isPage, from)) {
+      rows.push(...(page.value?.rows ?? []));
       if (rows.length >= limit) return { rows, next: page.seq + 1 };
     }
     return { rows };
@@ -136,10 +136,14 @@ export class Ledger {
    */
   async verify(tenant: string): Promise<Verdict> {
     let head = emptyChain;
-    for await (const row of this.rows(tenant)) {
-      const problem = flaw(head, row);
-      if (problem !== undefined) return { ok: false, rows: head.id, problem };
-      head = headOf(row);
+    for await (const { seq, value } of readFrom(this.#bus, STREAM, subjectOf(tenant), isPage)) {
+      if (value === undefined)
+        return { ok: false, rows: head.id, problem: `message ${seq} of the stream holds no rows: it is not ours` };
+      for (const row of value.rows) {
+        const problem = flaw(head, row);
+        if (problem !== undefined) return { ok: false, rows: head.id, problem };
+        head = headOf(row);
+      }
     }
     const { state } = await this.#bus.jsm.streams.info(STREAM);
     const gone = state.first_seq - 1 + (state.num_deleted ?? 0);
@@ -174,7 +178,7 @@ export class Ledger {
     const timeoutMs = (): number => Math.max(1, until - performance.now());
     for (let race = 1; ; race++) {
       const read = { timeoutMs: timeoutMs() };
-      const start = (chain.head ??= await retrying(this.#bus, read, () => this.#readHead(subject)));
+      const start = (chain.head ??= await retrying(this.#bus, read, () => this.#readHead(tenant)));
       const rows: Row[] = [];
       let head: Head = start;
       for (const { happening } of batch) {
@@ -198,11 +202,23 @@ export class Ledger {
     }
   }
 
-  async #readHead(subject: string): Promise<Head & { readonly seq: number }> {
-    const last = await lastOf<Page>(this.#bus, STREAM, subject);
-    const row = last?.value.rows.at(-1);
-    return last === undefined || row === undefined ? { ...emptyChain, seq: 0 } : { ...headOf(row), seq: last.seq };
+  /** The end of the chain. Where somebody else wrote behind it, it goes on all the same, and whoever verifies it is told. */
+  async #readHead(tenant: string): Promise<Head & { readonly seq: number }> {
+    const last = await lastOf(this.#bus, STREAM, subjectOf(tenant), isPage);
+    let row = last?.value?.rows.at(-1);
+    if (last !== undefined && row === undefined) for await (const each of this.rows(tenant)) row = each;
+    return { ...(row === undefined ? emptyChain : headOf(row)), seq: last?.seq ?? 0 };
   }
+}
+
+function isPage(value: unknown): value is Page {
+  return isObject(value) && Array.isArray(value["rows"]) && value["rows"].every(isRow);
+}
+
+function isRow(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  const { id, hash, full_hash } = value;
+  return Number.isSafeInteger(id) && typeof hash === "string" && typeof full_hash === "string";
 }
 
 function takeBatch(waiting: Waiting[]): Waiting[] {
