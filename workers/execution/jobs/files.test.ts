@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -55,6 +56,25 @@ test("without overwrite the same content may come again, another may not", async
     message: expect.stringContaining("exists") as string,
   });
 });
+
+test.each([true, false])(
+  "F2: a write that breaks off leaves nothing under the name (overwrite %j)",
+  async (overwrite) => {
+    // Beyond the largest file it may make a process is told so or ended: its write breaks off in the middle.
+    const put = (path: string, most: string): number | null => {
+      const script = `
+      const { fileJobs } = await import(${JSON.stringify(new URL("./files.ts", import.meta.url).href)});
+      const jobs = fileJobs({ root: ${JSON.stringify(root)}, maxBytes: 2 ** 24 });
+      const input = { path: "${path}", content: "x".repeat(2 ** 23), overwrite: ${overwrite} };
+      await jobs.find(({ types }) => types.includes("fs.put")).run(input, { assignment: { tenant_id: "acme" } });`;
+      const args = ["-c", `ulimit -f ${most}; exec "$0" "$@"`, process.execPath, "--input-type=module", "-e", script];
+      return spawnSync("sh", args, { stdio: "ignore" }).status;
+    };
+    expect(put(`whole-${overwrite}.bin`, "unlimited")).toBe(0);
+    expect(put("cut.bin", "64")).not.toBe(0);
+    await expect(run("fs.get", { path: "cut.bin" })).rejects.toThrow("cut.bin does not exist");
+  },
+);
 
 test.each(["../x", "a/../../x", "/etc/passwd", "a\0b", "..", "", ".", "a/", "..\\x"])(
   "the path %j is refused",

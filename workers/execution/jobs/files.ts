@@ -5,7 +5,7 @@
  * F2 A file is there whole or not at all: it is written beside and moved into place.
  */
 import { constants } from "node:fs";
-import { mkdir, open, realpath, rename, rm } from "node:fs/promises";
+import { link, mkdir, open, realpath, rename, rm } from "node:fs/promises";
 import { dirname, join, normalize, sep } from "node:path";
 import { tokenOf } from "../../../bus/keys.ts";
 import type { JsonObject } from "../../../contracts/codec.ts";
@@ -94,32 +94,30 @@ async function write(folder: string, path: string, bytes: Buffer, overwrite: boo
   const beside = join(parent, `.${systemIds.v4()}.part`);
   try {
     await deepMkdir(folder, parent);
-    if (!overwrite) return await create(full, bytes, path);
-    await refuseFolder(full);
-    await using file = await open(
-      beside,
-      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-      0o600,
-    );
-    await file.writeFile(bytes);
-    await file.sync();
-    await rename(beside, full);
+    if (overwrite) await refuseFolder(full);
+    await create(beside, bytes);
+    await (overwrite ? rename(beside, full) : place(beside, full, bytes, path));
   } catch (thrown) {
-    await rm(beside, { force: true });
     throw explained(thrown, path);
+  } finally {
+    await rm(beside, { force: true });
   }
 }
 
-/** A file of the same content counts as made: an earlier attempt may have made it. */
-async function create(full: string, bytes: Buffer, path: string): Promise<void> {
+async function create(full: string, bytes: Buffer): Promise<void> {
+  await using file = await open(
+    full,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o600,
+  );
+  await file.writeFile(bytes);
+  await file.sync();
+}
+
+/** F2, where nothing may be overwritten. A file of the same content counts as made: an earlier attempt may have made it. */
+async function place(beside: string, full: string, bytes: Buffer, path: string): Promise<void> {
   try {
-    await using file = await open(
-      full,
-      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-      0o600,
-    );
-    await file.writeFile(bytes);
-    await file.sync();
+    await link(beside, full);
   } catch (thrown) {
     if (errno(thrown) !== "EEXIST") throw thrown;
     await using there = await open(full, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
