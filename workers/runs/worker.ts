@@ -2,7 +2,6 @@
 import { Buffer } from "node:buffer";
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
-import { openStream } from "../../bus/stream.ts";
 import { parseJson } from "../../bus/call.ts";
 import { consume } from "../../bus/consume.ts";
 import { endpointsOf } from "../../bus/endpoint.ts";
@@ -23,6 +22,7 @@ import { VERSION } from "../../runtime/version.ts";
 import { connectRedis } from "../connect.redis.ts";
 import { defineWorker } from "../module.ts";
 import { Artifacts } from "./artifacts.ts";
+import { asking } from "./asking.ts";
 import { Audit } from "./audit/audit.ts";
 import { customNodeType } from "./engine/custom.ts";
 import { Definitions, SHARED_TENANT, type Current } from "./definitions.ts";
@@ -146,25 +146,7 @@ export const runsWorker = defineWorker({
       egress,
       clock,
       artifacts,
-      async request(
-        subject: string,
-        body: object,
-        headers: Readonly<Record<string, string>>,
-        timeoutMs: number,
-        signal: AbortSignal,
-      ) {
-        return objectOr(await caller.request(subject, body, { headers, timeoutMs, signal }));
-      },
-      async *stream(
-        subject: string,
-        body: object,
-        headers: Readonly<Record<string, string>>,
-        timeoutMs: number,
-        signal: AbortSignal,
-      ) {
-        for await (const text of openStream(caller, subject, JSON.stringify(body), { headers, timeoutMs, signal }))
-          yield objectOr(parseJson(text));
-      },
+      ...asking(caller),
       tokens: (provider: string, input: number, output: number, usd: number) =>
         metrics.tokens(provider, input, output, usd),
     };

@@ -22,20 +22,20 @@ export function customNodeType(outside: Outside): (typeId: string) => NodeType |
         const { owner, runId } = state.record;
         // Never a subject of anything else: what a workflow says does not open other doors.
         const subject = `${SUBJECTS}${typeId}`;
-        const reply = await call.effect(
-          { provider: typeId, idempotent: config["idempotent"] === true },
-          (invocationId) =>
-            outside.request(
-              subject,
-              { typeId, runId, nodeId: node.id, inputs, config, attempt: own.attempt, invocationId },
-              {
-                [header.tenantId]: owner.tenant,
-                [header.traceparent]: call.traceparent,
-                [header.idempotencyKey]: invocationId,
-              },
-              numberOr(config["timeoutMs"], 60_000),
-              call.signal,
-            ),
+        const options = { provider: typeId, idempotent: config["idempotent"] === true };
+        const reply = await call.effect(options, (invocationId) =>
+          outside.request(
+            subject,
+            { typeId, runId, nodeId: node.id, inputs, config, attempt: own.attempt, invocationId },
+            {
+              [header.tenantId]: owner.tenant,
+              [header.traceparent]: call.traceparent,
+              [header.idempotencyKey]: invocationId,
+            },
+            numberOr(config["timeoutMs"], 60_000),
+            call.signal,
+            options,
+          ),
         );
         if (isObject(reply["error"])) {
           const { code, message, retryable } = reply["error"];

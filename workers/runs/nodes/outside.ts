@@ -5,7 +5,7 @@ import { isObject, numberOr, objectOr, textOr, type Json } from "../../../contra
 import type { Egress } from "../../../runtime/egress.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Artifacts } from "../artifacts.ts";
-import { completed, failed, type NodeCall, type NodeType } from "../engine/nodetype.ts";
+import { completed, failed, type EffectOptions, type NodeCall, type NodeType } from "../engine/nodetype.ts";
 import { needsText } from "./basic.ts";
 import { headersOf } from "./headers.ts";
 import { callPrompt } from "./prompt.ts";
@@ -14,8 +14,15 @@ export interface Outside {
   readonly egress: Egress;
   readonly clock: Clock;
   readonly artifacts: Artifacts;
-  /** A call to another worker over the bus. */
-  request(subject: string, body: Json, headers: Headers, timeoutMs: number, signal: AbortSignal): Promise<Json>;
+  /** A call to another worker over the bus. One that is idempotent is made again when the bus was lost meanwhile. */
+  request(
+    subject: string,
+    body: Json,
+    headers: Headers,
+    timeoutMs: number,
+    signal: AbortSignal,
+    options?: Partial<Pick<EffectOptions, "idempotent">>,
+  ): Promise<Json>;
   /** A call whose answer comes in pieces. */
   stream(subject: string, body: Json, headers: Headers, timeoutMs: number, signal: AbortSignal): AsyncIterable<Json>;
   /** What a model call used; `usd` is an estimate, 0 when nobody knows the price. */
@@ -26,14 +33,17 @@ const DEFAULT_MS = 60_000;
 const READS = new Set(["GET", "HEAD", "OPTIONS"]);
 
 export function outsideNodes(outside: Outside): readonly NodeType[] {
-  const ask = async (call: NodeCall, subject: string, body: Json, invocationId: string): Promise<Json> =>
+  const ask: Ask = async (call, subject, body, invocationId, options) =>
     outside.request(
       subject,
       body,
       headersOf(call, invocationId),
       numberOr(call.config["timeoutMs"], DEFAULT_MS),
       call.signal,
+      options,
     );
+  const asked = (call: NodeCall, options: EffectOptions, subject: string, body: Json): Promise<Json> =>
+    call.effect(options, (id) => ask(call, subject, body, id, options));
 
   /** `config {url, method?, headers?, body?, timeoutMs?, maxBytes?}`. Only public addresses; the answer's body is parsed when it is JSON. */
   const http: NodeType = {
@@ -101,20 +111,13 @@ export function outsideNodes(outside: Outside): readonly NodeType[] {
       const { config, inputs, state } = call;
       const name = textOr(config["tool"] ?? config["toolName"], "");
       const input = { ...objectOr(config["input"]), ...inputs };
-      const reply = await call.effect({ provider: `tool:${name}`, idempotent: true }, (id) =>
-        ask(
-          call,
-          "aios.tools.v1.execute",
-          {
-            tool_name: name,
-            agent_id: textOr(config["agentId"], `run:${state.record.workflowId}`),
-            task_id: state.record.runId,
-            input_json: JSON.stringify(input),
-            reason: textOr(config["reason"], `node ${call.node.id}`),
-          },
-          id,
-        ),
-      );
+      const reply = await asked(call, { provider: `tool:${name}`, idempotent: true }, "aios.tools.v1.execute", {
+        tool_name: name,
+        agent_id: textOr(config["agentId"], `run:${state.record.workflowId}`),
+        task_id: state.record.runId,
+        input_json: JSON.stringify(input),
+        reason: textOr(config["reason"], `node ${call.node.id}`),
+      });
       if (reply["success"] !== true)
         return failed("tool_failed", textOr(reply["error"], `tool ${name} failed`), {
           retryable: false,
@@ -137,9 +140,7 @@ export function outsideNodes(outside: Outside): readonly NodeType[] {
         n_results: numberOr(config["limit"], 10),
         min_relevance: numberOr(config["minRelevance"], 0),
       };
-      const reply = await call.effect({ provider: "memory", idempotent: true }, (id) =>
-        ask(call, "aios.memory.v1.semantic_search", body, id),
-      );
+      const reply = await asked(call, { provider: "memory", idempotent: true }, "aios.memory.v1.semantic_search", body);
       const results = Array.isArray(reply["results"]) ? reply["results"] : [];
       return completed({ results, output: results });
     },
@@ -152,14 +153,9 @@ export function outsideNodes(outside: Outside): readonly NodeType[] {
       const { config, inputs, node } = call;
       const content = textOr(inputs["content"] ?? inputs["input"] ?? config["content"], "");
       const title = textOr(inputs["title"] ?? config["title"], node.name);
-      const reply = await call.effect({ provider: "memory", idempotent: false }, (id) =>
-        ask(
-          call,
-          "aios.memory.v1.add_knowledge",
-          { title, content, source: `run:${call.state.record.runId}`, tags: textList(config["tags"]) },
-          id,
-        ),
-      );
+      const source = `run:${call.state.record.runId}`;
+      const body = { title, content, source, tags: textList(config["tags"]) };
+      const reply = await asked(call, { provider: "memory", idempotent: false }, "aios.memory.v1.add_knowledge", body);
       return completed(reply);
     },
   };
@@ -177,7 +173,9 @@ export function outsideNodes(outside: Outside): readonly NodeType[] {
         payload: JSON.stringify(payload),
         metadata: textsOf(config["metadata"]),
       };
-      const reply = await call.effect({ provider: "router", idempotent: true }, (id) =>
+      const options = { provider: "router", idempotent: true };
+      // The request is named by the effect.
+      const reply = await call.effect(options, (id) =>
         ask(
           call,
           "beamline.router.v1.decide",
@@ -189,6 +187,7 @@ export function outsideNodes(outside: Outside): readonly NodeType[] {
             ...(typeof config["policyId"] === "string" && { policy_id: config["policyId"] }),
           },
           id,
+          options,
         ),
       );
       return completed({ ...reply, output: reply });
@@ -223,7 +222,13 @@ export function outsideNodes(outside: Outside): readonly NodeType[] {
 }
 
 /** Asks another worker, for a node. */
-export type Ask = (call: NodeCall, subject: string, body: Json, invocationId: string) => Promise<Json>;
+export type Ask = (
+  call: NodeCall,
+  subject: string,
+  body: Json,
+  invocationId: string,
+  options?: Partial<Pick<EffectOptions, "idempotent">>,
+) => Promise<Json>;
 
 function textsOf(value: unknown): Record<string, string> {
   return Object.fromEntries(Object.entries(objectOr(value)).map(([name, one]) => [name, String(one)]));
