@@ -82,7 +82,14 @@ export function executionWorkerWith(more: readonly Job[]): WorkerModule<typeof e
       );
       const root = config.BEAMLINE_EXEC_FS_ROOT ?? join(config.BEAMLINE_DATA_DIR, "exec-files");
       const files = fileJobs({ root, maxBytes: config.BEAMLINE_EXEC_FS_MAX_BYTES });
-      const jobs = new Jobs([echoJob, sleepJob(systemClock), ...httpJobs(egress), ...files, askJob(caller), ...more]);
+      const jobs = new Jobs([
+        echoJob,
+        sleepJob(systemClock),
+        ...httpJobs(egress),
+        ...files,
+        askJob(caller, bus),
+        ...more,
+      ]);
       const cancellations = new CancelBook();
       await scope.open(
         "cancellations",

@@ -1,5 +1,12 @@
-/** Jobs a provider does: asked over the bus through `beamline.provider.v1`, whichever worker serves it (BeamLine, provider). */
+/**
+ * Jobs a provider does: asked over the bus through `beamline.provider.v1`, whichever worker serves it (BeamLine, provider).
+ *
+ * A1 A bus that goes away meanwhile fails no attempt: the provider's answer is on its way or kept by its key, and is asked for again once the bus,
+ *    and with it the worker that serves providers, is back; at the latest until the job's deadline.
+ */
+import { setTimeout as pause } from "node:timers/promises";
 import type { Caller } from "../../../bus/call.ts";
+import type { Bus } from "../../../bus/connect.ts";
 import { isStepErrorCode } from "../../../contracts/execution/catalogue.ts";
 import type { JsonObject } from "../../../contracts/codec.ts";
 import { ProviderDefinition } from "../../../contracts/gen/beamline/provider/v1/provider.ts";
@@ -14,15 +21,36 @@ const { subject, worker } = routesOf(ProviderDefinition).invoke;
 /** The types whose executor is a provider. */
 export const providerTypes = ["chat", "completion", "embedding", "text.generate", "ai.generate"] as const;
 
-/** The provider of the decision answers; the answer is the output, its cost and figures come with it. */
-export function askJob(caller: Caller): Job {
+/** A1: how long other processes may take to be back after this one is, and between two questions meanwhile, milliseconds. */
+const BACK_MS = 3_000;
+const AGAIN_MS = 100;
+
+/** The provider of the decision answers; the answer is the output, its cost and figures come with it. `bus` is the caller's own. */
+export function askJob(caller: Caller, bus: Bus): Job {
+  let changed = Number.NEGATIVE_INFINITY;
+  const note = (): void => void (changed = performance.now());
+  bus.onDisconnect(note);
+  bus.onReconnect(note);
+  const isAway = (): boolean => !bus.connected || performance.now() - changed < BACK_MS;
   return {
     types: providerTypes,
     effect: "repeatable",
     async run(input, context) {
-      return outputOf(await ask(caller, input, context));
+      for (;;) {
+        try {
+          return outputOf(await ask(caller, input, context));
+        } catch (thrown) {
+          if (!isUnavailable(thrown) || !isAway()) throw thrown;
+          await pause(AGAIN_MS, undefined, { signal: context.signal }); // A1
+        }
+      }
     },
   };
+}
+
+/** Whether the worker that serves providers could not be asked. What it answers itself has no such cause. */
+function isUnavailable(thrown: unknown): boolean {
+  return thrown instanceof StepFailure && thrown.cause instanceof BeamlineError && thrown.cause.code === "unavailable";
 }
 
 async function ask(
