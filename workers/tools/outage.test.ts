@@ -1,15 +1,35 @@
 /** Tool calls while the bus, or the worker itself, is away for a moment. */
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect } from "vitest";
+import { ObjectStore } from "../../bus/objects.ts";
 import { ensureStreams } from "../../bus/streams.ts";
-import { streams } from "../../contracts/streams.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
+import { objects, streams } from "../../contracts/streams.ts";
+import { systemClock } from "../../runtime/clock.ts";
 import { verifies } from "../../test/kit/verifies.ts";
+import { Backups } from "./backup.ts";
+import { Confined } from "./files/confine.ts";
 import { startTestbed, type Testbed } from "./testbed.ts";
+import type { Call } from "./tool.ts";
+import { undo } from "./undo.ts";
 
 let bed: Testbed;
 beforeAll(async () => {
   bed = await startTestbed({ BEAMLINE_TOOLS_CONFIRM: "marked" });
 }, 60_000);
 afterAll(() => bed[Symbol.asyncDispose]());
+
+/** Backups whose store is away for the first few times. */
+class Away extends Backups {
+  away = 3;
+
+  override read(...args: Parameters<Backups["read"]>): ReturnType<Backups["read"]> {
+    if (this.away === 0) return super.read(...args);
+    this.away--;
+    return Promise.reject(new BeamlineError("unavailable", "JetStream does not answer"));
+  }
+}
 
 /** A tool on the bus that does what it is told when it is called. */
 async function offer(name: string, definition: object, does: () => Promise<void>): Promise<void> {
@@ -73,3 +93,25 @@ verifies(
     expect(calls).toBe(1);
   },
 );
+
+verifies("crash-safe", "tools: a rollback whose backup cannot be read for a while is not left half done", async () => {
+  const store = await ObjectStore.open(bed.bus, objects.toolBackups);
+  const files = await Confined.open([bed.root]);
+  const path = join(bed.root, "replaced");
+  await writeFile(path, "as it was");
+  const backups = new Away(store);
+  const signal = AbortSignal.timeout(60_000);
+  const take = async () => {
+    await using place = await files.place(path);
+    return await backups.take(place, "replaced", signal);
+  };
+  const before = await take();
+  if (before === undefined) throw new Error("nothing was kept");
+  await rename(path, join(bed.root, "elsewhere"));
+  await writeFile(path, "as the tool left it");
+  const call = { host: { files, backups, clock: systemClock }, signal } as unknown as Call;
+  const back = { op: "move", from: join(bed.root, "elsewhere"), to: join(bed.root, "where it came from") } as const;
+  await undo([{ op: "put_back", path, before }, back], call, true);
+  expect(backups.away).toBe(0);
+  expect(await readFile(path, "utf8")).toBe("as it was");
+});

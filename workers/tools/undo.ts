@@ -4,9 +4,11 @@
  * U1 Every step is checked before the first is carried out: an undo is whole or not at all.
  * U2 What is there now must be what the tool left there, unless the caller insists.
  * U3 Nothing is deleted for good: what an undo takes away goes to the trash of its root.
+ * U4 A bus that is away for a while leaves no undo half done: what a file held is asked for until it comes, as long as the call lasts.
  */
 import { lchown, lstat, mkdir, rename, rmdir, symlink, unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { BeamlineError } from "../../contracts/errors.ts";
 import { ToolFailure, reasonOf, systemCode } from "./failure.ts";
 import { putFile, type Snapshot } from "./backup.ts";
 import { look, TRASH, type Place } from "./files/confine.ts";
@@ -30,6 +32,9 @@ export type Step =
   | { readonly op: "grants"; readonly agent: string; readonly before: string | null; readonly revision?: number }
   /** What was asked for was so already: there is nothing to take back. */
   | { readonly op: "nothing"; readonly path?: string };
+
+/** U4: between two tries, milliseconds. */
+const AGAIN_MS = 200;
 
 /** The same steps with what the tool left behind, for U2. */
 export async function sealed(steps: readonly Step[], call: Call): Promise<readonly Step[]> {
@@ -147,7 +152,14 @@ async function putBack(place: Place, before: Snapshot, call: Call): Promise<void
     await unlink(place.at).catch(() => undefined);
     return symlink(before.target, place.at);
   }
-  await putFile(place, await call.host.backups.read(before, call.signal), before);
+  for (;;) {
+    try {
+      return void (await putFile(place, await call.host.backups.read(before, call.signal), before));
+    } catch (thrown) {
+      if (!(thrown instanceof BeamlineError) || thrown.code !== "unavailable") throw thrown;
+      await call.host.clock.sleep(AGAIN_MS, call.signal); // U4
+    }
+  }
 }
 
 /** U3. Moves what is at the path aside; nothing there is fine. */
