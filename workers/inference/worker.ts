@@ -76,7 +76,7 @@ export const inferenceWorker = defineWorker({
       (one) => one.close(),
     );
     scope.health.add("redis", () => hot.ping());
-    const replies = redisReplies(hot.redis);
+    const replies = redisReplies(hot.redis, () => clock.now());
     const prices = loadPrices(config.BEAMLINE_PRICE_TABLE);
     const providers = new Providers(caller, {
       openai: { apiKey: config.OPENAI_API_KEY, baseUrl: config.OPENAI_BASE_URL, model: config.OPENAI_MODEL },
