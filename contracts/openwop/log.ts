@@ -7,6 +7,8 @@
  *    one write. The engine's own progress ends in `.step`.
  * L4 Sequences start at 0 and have no gaps; the terminal event is the last one.
  */
+import { BeamlineError } from "../errors.ts";
+import { isObject } from "./json.ts";
 import type { Channel, WorkflowVariable } from "./workflow.ts";
 
 export const RUNS_STREAM = "RUNS";
@@ -155,7 +157,36 @@ export function nudgeSubject(tenantToken: string, runToken: string): string {
   return `log.run_nudge.${tenantToken}.${runToken}`;
 }
 
-/** Parses a log message. Throws on what is not one. */
+/** Parses a log message. Throws `data_loss` for what is not one. */
 export function parseEntry(text: string): LogEntry {
-  return JSON.parse(text) as LogEntry;
+  let entry: unknown;
+  try {
+    entry = JSON.parse(text);
+  } catch {
+    throw unreadable();
+  }
+  if (!isEntry(entry)) throw unreadable();
+  return entry;
+}
+
+function isEntry(given: unknown): given is LogEntry {
+  if (!isObject(given)) return false;
+  const { run, events } = given;
+  return (run === undefined || isRecord(run)) && Array.isArray(events) && events.every(isEvent);
+}
+
+function isEvent(given: unknown): given is RunEvent {
+  return isObject(given) && typeof given["type"] === "string" && typeof given["sequence"] === "number";
+}
+
+/** Whether it has what folding starts from. */
+function isRecord(given: unknown): given is RunRecord {
+  if (!isObject(given) || !isObject(given["owner"])) return false;
+  const { runId, owner, inputs, variables, channels } = given;
+  const named = typeof runId === "string" && typeof owner["tenant"] === "string";
+  return named && isObject(inputs) && Array.isArray(variables) && isObject(channels);
+}
+
+function unreadable(): BeamlineError {
+  return new BeamlineError("data_loss", "a message of the log of a run cannot be read");
 }

@@ -2,6 +2,9 @@
 import { Command } from "commander";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { runsCommand } from "../../cli/runs.ts";
+import { publish } from "../../bus/publish.ts";
+import { streams } from "../../contracts/streams.ts";
+import { until } from "../kit/until.ts";
 import { KEYS, startHost, type Got, type Host } from "./host.ts";
 
 let host: Host;
@@ -145,4 +148,27 @@ test("a cursor of nowhere is the end, and one of another tenant shows nothing of
   const seen = (await list(`limit=500&cursor=${nextCursor}`, KEYS.other)).body.runs as Row[];
   expect(seen.length).toBeGreaterThan(0);
   expect(seen.filter(({ runId }) => there.has(runId))).toEqual([]);
+});
+
+test("a log that cannot be read is told as broken, its work is a dead letter at once, and the other runs are listed", async () => {
+  const { bus } = host.bed;
+  const good = await host.start("conformance-noop");
+  await host.reaches(good, "completed");
+  const rubbish = ["", "null", "[]", "{", "{}", '{"events":null}', '{"events":[null]}', '{"events":[],"run":{}}'];
+  const logs = rubbish.map((text, at): [string, string] => [`log.runs.acme.broken-${at}.wake`, text]);
+  // One that began well.
+  logs.push([`log.runs.acme.${good}.step`, '{"events":[{}]}']);
+  for (const [subject, text] of logs) await publish(bus, subject, text);
+  for (const runId of ["broken-3", good])
+    expect((await host.rest("GET", `/v1/runs/${runId}`)).body.error).toBe("internal_error");
+  const { status, body } = await list("limit=500");
+  expect(status).toBe(200);
+  const ids = body.runs.map(({ runId }: Row) => runId);
+  expect(ids.length).toBeGreaterThan(0);
+  expect(ids.filter((id: string) => id === good || id.startsWith("broken"))).toEqual([]);
+  await until(async () => {
+    const { num_pending } = await bus.jsm.consumers.info(streams.runs.name, "engine");
+    const buried = await bus.jsm.streams.info(streams.deadLetters.name, { subjects_filter: "dlq.RUNS.engine" });
+    return num_pending === 0 && buried.state.subjects?.["dlq.RUNS.engine"] === rubbish.length;
+  }, "the dead letters");
 });

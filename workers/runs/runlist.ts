@@ -44,7 +44,16 @@ async function madeIn(bus: Bus, tenant: string, from: number, end: number, most:
     if (message.seq >= end) break;
     if (++read > most) return undefined;
     const runId = partOf(message.subject.split(".")[3] ?? "");
-    if (parseEntry(message.string()).run !== undefined) made.push({ runId, streamSeq: message.seq });
+    if (begins(message.string())) made.push({ runId, streamSeq: message.seq });
   }
   return made;
+}
+
+/** Whether a message is the first of a run; one that cannot be read must not hide the others. */
+function begins(text: string): boolean {
+  try {
+    return parseEntry(text).run !== undefined;
+  } catch {
+    return false;
+  }
 }

@@ -1,4 +1,5 @@
 /** The list of runs: our own addition, the contract has none. Pages are cut where a run was made, so that runs that come or change meanwhile move none. */
+import { BeamlineError } from "../../../contracts/errors.ts";
 import { textOr, type Json } from "../../../contracts/openwop/json.ts";
 import { isTerminal, snapshotOf } from "../../../contracts/openwop/snapshot.ts";
 import { RUN_STATUSES } from "../../../contracts/openwop/state.ts";
@@ -42,9 +43,9 @@ export async function listRuns(ports: RunsPorts, asker: Asker, query: Json): Pro
   return { status: 200, body: { runs } };
 }
 
-/** A run as `GET /v1/runs/{id}` tells it, in short; undefined when its log has expired meanwhile. */
+/** A run as `GET /v1/runs/{id}` tells it, in short; undefined when its log has expired meanwhile, or cannot be read. */
 async function rowOf(ports: RunsPorts, asker: Asker, { runId }: Made): Promise<Json | undefined> {
-  const held = await ports.log.find(asker.tenant, runId);
+  const held = await ports.log.find(asker.tenant, runId).catch(unlessUnreadable);
   if (held === undefined) return undefined;
   const { state } = held;
   // Only children of a run that goes on can change how it is told.
@@ -58,6 +59,11 @@ async function rowOf(ports: RunsPorts, asker: Asker, { runId }: Made): Promise<J
     ...(completedAt !== undefined && { completedAt }),
     ...(currentNodeId !== undefined && { currentNodeId }),
   };
+}
+
+function unlessUnreadable(thrown: unknown): undefined {
+  if (thrown instanceof BeamlineError && thrown.code === "data_loss") return undefined;
+  throw thrown;
 }
 
 function limitOf(given: unknown): number {
