@@ -1,7 +1,7 @@
 /**
  * Token buckets shared by all workers, one per agent and one per tool (aiOS tools, 1.2: both are charged on each call even if the other
  * refuses). One round trip for both. While Redis is away each worker keeps its own buckets: a limit that is too generous for a while is
- * better than tools that do not work.
+ * better than tools that do not work. No call waits for a Redis that did not answer the one before: it is asked on the side whether it is back.
  */
 import type { Redis } from "ioredis";
 import type { Clock } from "../../runtime/clock.ts";
@@ -39,6 +39,8 @@ export class RateLimit {
   readonly #clock: Clock;
   readonly #own = new Map<string, { tokens: number; at: number }>();
   #sha: Promise<string> | undefined;
+  #away = false;
+  #asking = false;
 
   constructor(redis: Redis, rates: Rates, clock: Clock) {
     this.#redis = redis;
@@ -55,12 +57,23 @@ export class RateLimit {
     // Braces keep both keys of a tenant on one node of a cluster.
     const keys = buckets.map(([kind, id]) => `{${tenant}}:tools:rate:${kind}:${id}`);
     const limits = buckets.flatMap(([, , rate]) => [rate.perSecond, rate.capacity]);
-    try {
-      return (await this.#run(keys, limits)) === 1;
-    } catch {
-      const passes = buckets.map(([, , rate], index) => this.#takeOwn(keys[index] ?? "", rate));
-      return passes.every(Boolean);
-    }
+    if (this.#away) this.#ask();
+    else
+      try {
+        return (await this.#run(keys, limits)) === 1;
+      } catch {
+        this.#away = true;
+      }
+    const passes = buckets.map(([, , rate], index) => this.#takeOwn(keys[index] ?? "", rate));
+    return passes.every(Boolean);
+  }
+
+  #ask(): void {
+    if (this.#asking) return;
+    this.#asking = true;
+    const answered = (): void => void (this.#away = false);
+    const asked = (): void => void (this.#asking = false);
+    this.#redis.ping().then(answered).then(asked, asked);
   }
 
   async #run(keys: readonly string[], limits: readonly number[]): Promise<unknown> {
