@@ -8,7 +8,7 @@
 import { consume, type Consumption } from "../../../bus/consume.ts";
 import type { Bus } from "../../../bus/connect.ts";
 import type { Caller } from "../../../bus/call.ts";
-import { publish } from "../../../bus/publish.ts";
+import { publishRetrying } from "../../../bus/retrying.ts";
 import type { Answer } from "../../../bus/endpoint.ts";
 import type { JsonObject } from "../../../contracts/codec.ts";
 import { assignmentOf, type AssignmentDecision } from "../../../contracts/execution/assignment.ts";
@@ -94,7 +94,8 @@ export class Tasks {
       decisionOf(chosen),
       { assignmentId: task.task_id, traceparent: call.traceparent },
     );
-    await publish(bus, subject, body, { msgId, headers });
+    // A chat would wait for an answer that nobody was asked for.
+    await publishRetrying(bus, subject, body, { msgId, headers });
     if (fresh) tell(tenant, "task.submitted", task, traceId);
     return { ...task, ...(decision && { decision }) };
   }
