@@ -85,6 +85,44 @@ verifies(
   },
 );
 
+verifies(
+  "effect-once",
+  "a mark that was stored and not known to be keeps nobody from beginning, and a job that began is not begun again",
+  async () => {
+    let done = 0;
+    let known = false;
+    const started = busStarted(bus);
+    const one = intake(
+      () => {
+        done++;
+        return Promise.reject(new BeamlineError("unavailable", "no mail today"));
+      },
+      {
+        started: {
+          async begin(...asked) {
+            const mark = await started.begin(...asked);
+            if (known) return mark;
+            known = true;
+            throw new BeamlineError("unavailable", "its answer was lost");
+          },
+        },
+      },
+    );
+    const given = assignment(
+      { type: "mail", payload: {} },
+      { options: { deadline_ms: 30_000, retry: { max_attempts: 1 } } },
+    );
+    await expect(deliver(one, given)).rejects.toMatchObject({ message: "its answer was lost" });
+    expect(done).toBe(0);
+    expect(await resultOf(await deliver(one, given))).toMatchObject({ status: "error", error_code: "NETWORK_ERROR" });
+    expect(done).toBe(1);
+    const other = intake(() => Promise.reject(new Error("begun again")), { workerId: "other" });
+    await expect(deliver(other, given)).rejects.toMatchObject({
+      message: expect.stringContaining("worker w began") as string,
+    });
+  },
+);
+
 verifies("effect-once", "a result does not hang on an acknowledgement that was refused before it", async () => {
   const real = busReports(bus, () => systemClock.now());
   const refused = Promise.withResolvers<void>();

@@ -4,7 +4,8 @@
  * I1 Every assignment that can be told by its id ends in one result, also one that was refused or cancelled. What cannot be read is a dead letter.
  * I2 The same assignment again is ignored while it runs here and after its result is stored.
  * I3 A job whose effect must not happen twice is marked before it begins. Whoever finds the mark of another worker waits until that one's deadline,
- *    and if there is no result then, reports an unknown outcome; the effect is not repeated.
+ *    and if there is no result then, reports an unknown outcome; the effect is not repeated. A mark of its own that it could not know to be stored
+ *    is no such mark: its job has not begun.
  * I4 A process that stops hands its jobs back; what was begun and marked is reported by I3, the rest is done by another worker.
  */
 import type { MessageContext } from "../../bus/consume.ts";
@@ -57,6 +58,8 @@ export class Intake {
   readonly #running = new Map<string, Promise<void>>();
   /** Lately done here, oldest first: whoever publishes an assignment twice, and not as the contract says, is found out. */
   readonly #recent = new Set<string>();
+  /** When marks were tried whose job has not begun: one that was stored all the same, and found later, is this worker's own leave to begin. */
+  readonly #tried = new Map<string, number>();
 
   constructor(ports: IntakePorts) {
     this.#ports = ports;
@@ -91,6 +94,13 @@ export class Intake {
     if (this.#recent.size <= REMEMBERED) return;
     const [oldest] = this.#recent;
     if (oldest !== undefined) this.#recent.delete(oldest);
+  }
+
+  #try(key: string, at: number): void {
+    this.#tried.set(key, at);
+    if (this.#tried.size <= REMEMBERED) return;
+    const [oldest] = this.#tried.keys();
+    if (oldest !== undefined) this.#tried.delete(oldest);
   }
 
   async #take(assignment: Assignment, payload: Uint8Array, context: MessageContext): Promise<void> {
@@ -175,12 +185,14 @@ export class Intake {
         return failedBy(thrown);
       }
       if (once) {
-        const mark = await started.begin(tenant_id, assignment_id, {
-          worker_id: workerId,
-          started_at: clock.now(),
-          deadline,
-        });
-        if (mark !== undefined) return this.#foundMark(mark);
+        const key = keyOf(tenant_id, assignment_id);
+        const before = this.#tried.get(key);
+        const started_at = before ?? clock.now();
+        this.#try(key, started_at);
+        const mark = await started.begin(tenant_id, assignment_id, { worker_id: workerId, started_at, deadline });
+        this.#tried.delete(key);
+        const own = mark?.worker_id === workerId && mark.started_at === before;
+        if (mark !== undefined && !own) return this.#foundMark(mark);
       }
       const attemptOptions = {
         maxAttempts: options.retry.max_attempts,

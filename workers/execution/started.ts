@@ -33,7 +33,7 @@ export function busStarted(bus: Bus): Started {
     async begin(tenant, assignmentId, mark) {
       const key = keyOf(tenant, assignmentId);
       try {
-        await bucket.create(key, mark, { retryForMs: mark.deadline - mark.started_at });
+        await bucket.create(key, mark, { retryForMs: Math.max(1, mark.deadline - Date.now()) });
         return undefined;
       } catch (thrown) {
         if (BeamlineError.from(thrown).code !== "already_exists") throw thrown;
