@@ -5,6 +5,7 @@
  * E2 A call is one transaction. The watermark is in the same file, so a power cut takes back both or neither, and the log brings the rest.
  * E3 A file that is damaged is removed: found when it is opened, another one is made at once; found later, the call fails with
  *    `details.gone`, and the index has to be opened again.
+ * E4 A file that cannot be written, its disk being full above all, is as it was: reads go on, and writes as soon as they can.
  */
 import { createHash } from "node:crypto";
 import { rmSync } from "node:fs";
@@ -63,10 +64,21 @@ function removeFile(): void {
   for (const end of ["", "-wal", "-shm"]) rmSync(`${file}${end}`, { force: true });
 }
 
+function unusable(cause: unknown): BeamlineError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new BeamlineError("unavailable", `the embedded index ${file} cannot be used now: ${why}`, { cause });
+}
+
 function gone(): BeamlineError {
   return new BeamlineError("unavailable", `the embedded index ${file} was damaged; it is made again from the log`, {
     details: { gone: true },
   });
+}
+
+/** SQLite's codes for a disk that is full, and for one that does not do what it is told (E4). */
+function isOfDisk(thrown: unknown): boolean {
+  const code = (thrown as { errcode?: unknown } | null)?.errcode;
+  return typeof code === "number" && [10, 13].includes(code & 0xff);
 }
 
 /** A method that finds the file damaged removes it (E3). */
@@ -75,6 +87,7 @@ function watched<A, T>(run: (argument: A) => T): (argument: A) => T {
     try {
       return run(argument);
     } catch (thrown) {
+      if (isOfDisk(thrown)) throw unusable(thrown);
       if (!isDamage(thrown)) throw thrown;
       opened?.close();
       opened = undefined;
@@ -94,10 +107,7 @@ function open(): DatabaseSync {
     );
     made.exec("BEGIN EXCLUSIVE; CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL); COMMIT"); // E1
     const space = `${LAYOUT}:${model}:${dimensions}`;
-    if (meta(made, "space") !== space) {
-      rebuildTables(made);
-      setMeta(made, "space", space);
-    }
+    if (meta(made, "space") !== space) rebuildTables(made, space);
     return made;
   } catch (thrown) {
     made.close();
@@ -111,9 +121,9 @@ function open(): DatabaseSync {
   }
 }
 
-function rebuildTables(made: DatabaseSync): void {
-  made.exec(`
-    BEGIN;
+function rebuildTables(made: DatabaseSync, space: string): void {
+  transaction(made, () => {
+    made.exec(`
     DROP TABLE IF EXISTS doc; DROP TABLE IF EXISTS vec; DROP TABLE IF EXISTS words; DELETE FROM meta;
     CREATE TABLE doc (
       row INTEGER PRIMARY KEY, tenant TEXT NOT NULL, collection TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
@@ -124,8 +134,9 @@ function rebuildTables(made: DatabaseSync): void {
       tenant TEXT PARTITION KEY, collection TEXT, embedding FLOAT[${dimensions}] distance_metric=cosine, chunk_size=${CHUNK}
     );
     CREATE VIRTUAL TABLE words USING fts5(scope, text, content='', contentless_delete=1, tokenize="unicode61 remove_diacritics 2");
-    COMMIT;
   `);
+    setMeta(made, "space", space);
+  });
 }
 
 function meta(made: DatabaseSync, name: string): string | undefined {
@@ -136,14 +147,13 @@ function setMeta(made: DatabaseSync, name: string, value: string): void {
   made.prepare("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value").run(name, value);
 }
 
-function transaction(run: (on: DatabaseSync) => void): void {
-  const on = db();
+function transaction(on: DatabaseSync, run: (on: DatabaseSync) => void): void {
   on.exec("BEGIN");
   try {
     run(on);
     on.exec("COMMIT");
   } catch (thrown) {
-    on.exec("ROLLBACK");
+    if (on.isTransaction) on.exec("ROLLBACK"); // some failures have done so
     throw thrown;
   }
 }
@@ -170,7 +180,7 @@ function take(on: DatabaseSync, row: number): void {
 }
 
 function put(docs: readonly Vectored[]): void {
-  transaction((on) => {
+  transaction(db(), (on) => {
     const insert = on.prepare(
       "INSERT INTO doc (tenant, collection, id, seq, at, content, text, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     );
@@ -251,7 +261,7 @@ answerCalls({
   open: () => void db(),
   put: watched(put),
   remove: watched((docs: readonly (DocKey & { readonly seq: number })[]) => {
-    transaction((on) => {
+    transaction(db(), (on) => {
       for (const doc of docs) {
         const old = find(on, doc);
         if (old !== undefined && old.seq < doc.seq) take(on, old.row);
@@ -277,9 +287,7 @@ answerCalls({
   }),
   count: watched(() => (db().prepare("SELECT count(*) AS n FROM doc").get() as { n: number }).n),
   clear: watched(() => {
-    const space = meta(db(), "space") ?? "";
-    rebuildTables(db());
-    setMeta(db(), "space", space);
+    rebuildTables(db(), meta(db(), "space") ?? "");
   }),
   close() {
     opened?.close();
