@@ -54,6 +54,7 @@ export function openwopHttp(app: FastifyInstance, options: HttpOptions): void {
 
 class OpenwopHttp {
   readonly #options: HttpOptions;
+  readonly #traces = new WeakMap<FastifyRequest, string>();
 
   constructor(options: HttpOptions) {
     this.#options = options;
@@ -222,7 +223,7 @@ class OpenwopHttp {
   /** Who calls, as headers on the bus. Throws `unauthenticated` and its kin. */
   #headers(request: FastifyRequest, open: boolean): Headers {
     const own: Record<string, string> = {
-      [header.traceparent]: acceptTraceparent(single(request.headers["traceparent"])),
+      [header.traceparent]: this.#traceOf(request),
       [header.deadline]: String(Date.now() + TIMEOUT_MS),
     };
     const tracestate = single(request.headers["tracestate"]);
@@ -252,7 +253,7 @@ class OpenwopHttp {
     if (http >= 500)
       body["details"] = {
         ...(body["details"] as object | undefined),
-        correlationId: traceIdOf(acceptTraceparent(single(request.headers["traceparent"]))),
+        correlationId: traceIdOf(this.#traceOf(request)),
       };
     return reply
       .code(error.code === "message_too_large" ? 413 : http)
@@ -262,11 +263,17 @@ class OpenwopHttp {
 
   #report(error: BeamlineError, request: FastifyRequest): void {
     if (meaning(error.code).http >= 500)
-      this.#options.onError?.(
-        error,
-        `${request.method} ${request.routeOptions.url ?? ""}`,
-        single(request.headers["traceparent"]) ?? "",
-      );
+      this.#options.onError?.(error, `${request.method} ${request.routeOptions.url ?? ""}`, this.#traceOf(request));
+  }
+
+  /** The caller's traceparent, or one made for this request: the same on the bus, in the answer and in the log. */
+  #traceOf(request: FastifyRequest): string {
+    let traceparent = this.#traces.get(request);
+    if (traceparent === undefined) {
+      traceparent = acceptTraceparent(single(request.headers["traceparent"]));
+      this.#traces.set(request, traceparent);
+    }
+    return traceparent;
   }
 }
 

@@ -18,8 +18,9 @@ interface Page {
   readonly lastSeq: number;
 }
 
-/** What is stored from a stream sequence on. Throws `engine_version_mismatch`. */
+/** What is stored from a stream sequence on. Throws `engine_version_mismatch`, `unavailable` at once when the bus is away. */
 export async function readLog(bus: Bus, tenant: string, runId: string, fromSeq: number): Promise<Page> {
+  if (!bus.connected) throw new BeamlineError("unavailable", "the bus is not connected");
   const entries: LogEntry[] = [];
   let lastSeq = fromSeq - 1;
   if (runId === "" || runId.length > 128) return { entries, lastSeq };
