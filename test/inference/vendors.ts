@@ -139,7 +139,7 @@ function claude(response: ServerResponse, said: string): void {
     content: [{ type: "text", text: `claude: ${said}` }],
     stop_reason: "end_turn",
     stop_sequence: null,
-    usage: claudeUsage,
+    usage: said.startsWith("odd") ? { output_tokens: "7" } : claudeUsage,
   });
 }
 

@@ -88,4 +88,7 @@ test("tokens that a server counts in odd ways count as whole numbers, or not at 
   const request = ApiInferRequest.fromPartial({ prompt: "odd", preferred_provider: "openai" });
   expect(await gateway(log).infer(request, context)).toMatchObject({ text: "echo: odd", tokens_used: 2 });
   expect(log.kept).toMatchObject([{ input_tokens: 0, output_tokens: 2 }]);
+  const claude = ApiInferRequest.fromPartial({ prompt: "odd", preferred_provider: "claude" });
+  expect(await gateway(log).infer(claude, context)).toMatchObject({ text: "claude: odd", tokens_used: 0 });
+  expect(log.kept.at(-1)).toMatchObject({ input_tokens: 0, output_tokens: 0, cost_micros: 0 });
 });

@@ -6,7 +6,15 @@ import Anthropic, {
   APIUserAbortError,
 } from "@anthropic-ai/sdk";
 import { redactErrorText } from "../../runtime/redact.ts";
-import { failureOfStatus, ProviderFailure, type Piece, type Provider, type Question, type Tokens } from "./provider.ts";
+import {
+  failureOfStatus,
+  ProviderFailure,
+  tokenCount,
+  type Piece,
+  type Provider,
+  type Question,
+  type Tokens,
+} from "./provider.ts";
 
 export interface AnthropicOptions {
   readonly apiKey: string;
@@ -70,7 +78,7 @@ export function anthropicProvider({ apiKey, baseUrl, model: ownModel }: Anthropi
             tokens = tokensOf(event.message.usage);
           } else if (event.type === "message_delta") {
             finish = event.delta.stop_reason ?? finish;
-            tokens = { input: tokens.input, output: event.usage.output_tokens };
+            tokens = { input: tokens.input, output: tokenCount(event.usage.output_tokens) };
           } else if (
             event.type === "content_block_delta" &&
             event.delta.type === "text_delta" &&
@@ -95,8 +103,12 @@ function tokensOf(usage: {
   cache_creation_input_tokens?: number | null;
   cache_read_input_tokens?: number | null;
 }): Tokens {
-  const input = usage.input_tokens + (usage.cache_creation_input_tokens ?? 0) + (usage.cache_read_input_tokens ?? 0);
-  return { input, output: usage.output_tokens };
+  const { input_tokens, cache_creation_input_tokens, cache_read_input_tokens, output_tokens } = usage;
+  const parts = [input_tokens, cache_creation_input_tokens, cache_read_input_tokens];
+  return {
+    input: parts.reduce<number>((sum, part) => sum + (tokenCount(part) ?? 0), 0),
+    output: tokenCount(output_tokens),
+  };
 }
 
 function translated(thrown: unknown, signal: AbortSignal): unknown {

@@ -94,7 +94,7 @@ export class Spending {
           from: this.#applied + 1,
           signal,
         })) {
-          this.#add(message.subject, message.json<Call>());
+          this.#add(message.subject, callIn(message.data));
           this.#applied = message.seq;
           for (const wake of this.#waiting.splice(0)) wake();
           if (message.seq >= lastAtStart) caughtUp();
@@ -119,17 +119,42 @@ export class Spending {
     if (first === undefined) return calls;
     const subject = `${PREFIX}.${tokenOf(tenant)}`;
     for await (const message of readStream(this.#bus, streams.inference.name, { subject, from: first })) {
-      calls.push(message.json<Call>());
+      const call = callIn(message.data);
+      if (call !== undefined) calls.push(call);
       if (calls.length > MOST_RECORDS) calls.shift();
       signal.throwIfAborted();
     }
     return calls.filter(({ at_ms }) => at_ms >= sinceMs);
   }
 
-  #add(subject: string, call: Call): void {
+  #add(subject: string, call: Call | undefined): void {
+    if (call === undefined) return;
     const key = sumKey(partOf(subject.slice(PREFIX.length + 1)), call.provider, call.at_ms);
     this.#sums.set(key, (this.#sums.get(key) ?? 0) + call.cost_micros);
   }
+}
+
+/** A call as the log holds it; undefined for what is none: one message that cannot be read must not hide all the others. */
+function callIn(data: Uint8Array): Call | undefined {
+  let call: unknown;
+  try {
+    call = JSON.parse(Buffer.from(data).toString("utf8"));
+  } catch {
+    return undefined;
+  }
+  if (typeof call !== "object" || call === null) return undefined;
+  const { provider, model, requesting_agent, task_id, ...figures } = call as Readonly<Record<keyof Call, unknown>>;
+  const { at_ms, cost_micros, input_tokens, output_tokens } = figures;
+  const texts = [provider, model, requesting_agent, task_id].every((text) => typeof text === "string");
+  const counts = [at_ms, cost_micros, input_tokens, output_tokens].every((count) => isCount(count));
+  return texts && counts && (at_ms as number) <= LAST_MS ? (call as Call) : undefined;
+}
+
+/** The last moment there is a month of, epoch milliseconds. */
+const LAST_MS = 8.64e15;
+
+function isCount(given: unknown): boolean {
+  return Number.isSafeInteger(given) && (given as number) >= 0;
 }
 
 function sumKey(tenant: string, provider: string, atMs: number): string {
