@@ -1,7 +1,8 @@
 /**
  * A worker thread that answers calls, for work that would hold up the event loop: one message there, one back.
  *
- * A thread that dies fails what it was doing with `unavailable`; the next call starts another one.
+ * A thread that dies fails what it was doing with `unavailable`; the next call starts another one. What nobody waits for any more is not begun: under
+ * more than it can do, a thread would else be busy with the past and answer nobody.
  */
 import { parentPort, Worker } from "node:worker_threads";
 import { BeamlineError, isCode, type Code } from "../../../contracts/errors.ts";
@@ -10,6 +11,11 @@ interface Call {
   readonly id: number;
   readonly method: string;
   readonly argument: unknown;
+}
+
+/** The call of this id is not wanted any more. */
+interface Cancel {
+  readonly cancel: number;
 }
 
 interface Answer {
@@ -48,6 +54,7 @@ export class Thread {
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
         this.#waiting.delete(id);
+        worker.postMessage({ cancel: id } satisfies Cancel);
         reject(cancelled(this.#what));
       };
       const done = (): void => signal?.removeEventListener("abort", onAbort);
@@ -103,8 +110,18 @@ export function answerCalls(methods: Readonly<Record<string, (argument: never) =
   const port = parentPort;
   if (port === null) throw new Error("this file runs in a worker thread");
   let last: Promise<void> = Promise.resolve();
-  port.on("message", ({ id, method, argument }: Call) => {
+  let begun = 0;
+  const unwanted = new Set<number>();
+  port.on("message", (message: Call | Cancel) => {
+    if ("cancel" in message) {
+      if (message.cancel > begun) unwanted.add(message.cancel);
+      return;
+    }
+    const { id, method, argument } = message;
     last = last.then(async () => {
+      await new Promise((resolve) => setImmediate(resolve)); // what has arrived meanwhile is read first
+      begun = id;
+      if (unwanted.delete(id)) return;
       try {
         const run = methods[method];
         const value = await run?.(argument as never);
