@@ -5,6 +5,7 @@
  * J2 Records that arrive while one message is being written leave together in the next: many calls in flight share one write to the disk.
  * J3 It is read from end to end, and only to bring the keys of the last hour back to Redis.
  * J4 A record that could not be stored in time keeps no answer waiting, and is stored once the bus is back: the answer is out.
+ * J5 A message that cannot be read hides none of the others: without them every key would wait until it is gone.
  */
 import { randomUUID } from "node:crypto";
 import type { Bus } from "../../../bus/connect.ts";
@@ -67,7 +68,7 @@ export class Journal {
   /** Every record there is, oldest first, a message's at a time. Throws `unavailable`. */
   async *read(): AsyncGenerator<readonly KeyRecord[]> {
     for await (const message of readStream(this.#bus, streams.routingKeys.name, { subject: SUBJECT }))
-      yield recordsIn(message.json<Page>());
+      yield recordsIn(message.data);
   }
 
   /** J2. Never rejects. */
@@ -102,9 +103,16 @@ function pageOf(some: readonly Waiting[]): string {
   return JSON.stringify({ words, keys } satisfies Page);
 }
 
-function recordsIn({ words, keys }: Page): KeyRecord[] {
-  return keys.map(([name, digest, place, at]) => {
-    const [bare = "", enveloped = ""] = words[place] ?? [];
-    return { name, digest, words: { bare, enveloped }, at };
-  });
+/** J5. */
+function recordsIn(data: Uint8Array): KeyRecord[] {
+  try {
+    const { words, keys } = JSON.parse(Buffer.from(data).toString("utf8")) as Page;
+    return keys.flatMap(([name, digest, place, at]) => {
+      const [bare, enveloped] = words[place] ?? [];
+      const said = [name, digest, bare, enveloped].every((text) => typeof text === "string");
+      return said && Number.isFinite(at) ? [{ name, digest, words: { bare, enveloped } as Words, at }] : [];
+    });
+  } catch {
+    return [];
+  }
 }

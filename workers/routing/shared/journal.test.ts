@@ -1,5 +1,6 @@
 /** The journal of idempotency keys when the bus is away, on a real server. */
 import { expect } from "vitest";
+import { publish } from "../../../bus/publish.ts";
 import { ensureStreams } from "../../../bus/streams.ts";
 import { streams } from "../../../contracts/streams.ts";
 import { startTestNats } from "../../../test/kit/servers.ts";
@@ -25,3 +26,16 @@ verifies(
     expect(kept).toEqual(record);
   },
 );
+
+verifies("effect-once", "J5: a message of the journal that cannot be read hides none of the others", async () => {
+  await using nats = await startTestNats({ syncInterval: "1m" });
+  const bus = await nats.connect("worker");
+  await ensureStreams(bus, [streams.routingKeys]);
+  const journal = new Journal(bus);
+  const record: KeyRecord = { name: "k", digest: "d", words: { bare: "{}", enveloped: "{}" }, at: Date.now() };
+  for (const rubbish of ["", "null", "[]", "{", '{"words":null,"keys":null}', '{"words":[[]],"keys":[[1,2,3,4],null]}'])
+    await publish(bus, "log.routing.keys", rubbish);
+  await publish(bus, "log.routing.keys", '{"words":[["{}","{}"]],"keys":[["lame","d",7,1],["late","d",0,"now"]]}');
+  await journal.append(record);
+  expect((await Array.fromAsync(journal.read())).flat()).toEqual([record]);
+});
