@@ -4,6 +4,8 @@ import type { RunEvent } from "../../contracts/openwop/log.ts";
 import { buffered } from "./events.ts";
 
 const KEEPALIVE_MS = 15_000;
+/** A client that has read nothing for this long is let go: it would have its place here for ever. Longer than the pause between keepalives. */
+const STUCK_MS = 120_000;
 
 /** One event as a frame. */
 export function frameOf(event: RunEvent): string {
@@ -15,16 +17,19 @@ function batchOf(events: readonly RunEvent[]): string {
 }
 
 /**
- * Writes events until they end or the client leaves, no faster than it reads. `first` is the first event or the end, already asked for, so
- * that what cannot be served at all was refused before the headers went out.
+ * Writes events until they end or the client leaves, no faster than it reads; one that reads nothing for `stuckMs` is let go, and comes back
+ * with its cursor if it lives. What cannot be served at all was refused before the headers went out.
  */
 export async function sendEvents(
   response: ServerResponse,
   events: AsyncIterable<RunEvent>,
   bufferMs: number,
   signal: AbortSignal,
+  stuckMs = STUCK_MS,
 ): Promise<void> {
   const keepalive = setInterval(() => response.write(":keepalive\n\n"), KEEPALIVE_MS);
+  // Of the socket: it knows of a write that goes on slowly.
+  response.setTimeout(stuckMs, () => response.destroy());
   const send = async (text: string): Promise<void> => {
     if (!response.write(text)) await drained(response, signal);
   };
