@@ -4,6 +4,7 @@
 import type { Bus } from "../../bus/connect.ts";
 import { Bucket, jsonCodec, type WriteOptions } from "../../bus/keyvalue.ts";
 import { keyOf } from "../../bus/keys.ts";
+import { retrying } from "../../bus/retrying.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { BucketSpec } from "../../contracts/streams.ts";
 
@@ -22,6 +23,11 @@ export class Records<T> {
   /** Undefined when there is none. Throws `unavailable`. */
   get(...key: readonly string[]): Promise<Kept<T> | undefined> {
     return this.#bucket.get(keyOf(...key));
+  }
+
+  /** As `get`, tried again while the bus is away, for so many milliseconds. */
+  surely(key: readonly string[], retryForMs: number, signal?: AbortSignal): Promise<Kept<T> | undefined> {
+    return retrying(this.#bucket.bus, { timeoutMs: retryForMs, signal }, () => this.get(...key));
   }
 
   /** Stores, whatever was there. Gives the revision. */

@@ -6,7 +6,7 @@
  *    may help; the claim is then taken over by compare-and-set.
  * I3 A claim whose holder is gone has an unknown outcome: an effect that is idempotent by its key is made again with the same key, any
  *    other one is reported as `effect_outcome_unknown` and not repeated.
- * I4 A bus that goes away meanwhile makes no outcome unknown: what is to be kept is written once it is back.
+ * I4 A bus that goes away meanwhile makes no outcome unknown: what is to be kept is written once it is back, and what was kept read.
  */
 import { createHash } from "node:crypto";
 import { BeamlineError, isCode, meaning } from "../../../contracts/errors.ts";
@@ -115,7 +115,7 @@ export class Invocations {
     let revision = await this.#records.swap(key, this.#claim(), 0, AWAY);
     while (revision === undefined) {
       signal.throwIfAborted();
-      const kept = await this.#records.get(...key);
+      const kept = await this.#records.surely(key, AWAY.retryForMs, signal);
       if (kept === undefined) revision = await this.#records.swap(key, this.#claim(), 0, AWAY);
       else if (kept.value.state === "done") {
         this.#told(provider, "idempotent_hit", 0);
@@ -170,7 +170,7 @@ export class Invocations {
     const { tenant } = record.owner;
     for (const source of sources) {
       const id = idOf(tenant, source, nodeId, ordinal, iteration, provider);
-      const found = (await this.#records.get(tenant, id))?.value;
+      const found = (await this.#records.surely([tenant, id], AWAY.retryForMs))?.value;
       if (found?.state === "done") return found.result as T;
       if (found?.state === "failed") throw errorOf(found);
     }
