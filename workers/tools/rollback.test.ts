@@ -1,8 +1,12 @@
 import { appendFile, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { requestEndpoint } from "../../bus/endpoint.ts";
 import { ObjectStore } from "../../bus/objects.ts";
+import { Server } from "../../bus/serve.ts";
+import { BeamlineError } from "../../contracts/errors.ts";
 import { objects } from "../../contracts/streams.ts";
+import { systemIds } from "../../runtime/ids.ts";
 import { until } from "../../test/kit/until.ts";
 import { startTestbed, type Testbed } from "./testbed.ts";
 import type { Json } from "./tool.ts";
@@ -77,6 +81,29 @@ describe("rollback", () => {
     const found = await bed.executions.find("default", last.execution_id);
     const undone = await bed.rpc<{ error?: string }>("rollback", { execution_id: last.execution_id });
     expect(undone.error ?? "").toMatch(found?.execution.node === "other.host" ? /where no tools worker serves/ : /^$/);
+  });
+
+  test("a host that breaks off in the middle is told of as such, and ends no rollback of a task", async () => {
+    const here = await bed.run("fs.write", { path: at("here"), content: "x" }, { task: "broken off" });
+    const known = await bed.executions.find("default", here.execution_id);
+    if (known === undefined) throw new Error("nothing was recorded");
+    const elsewhere = { ...known.execution, execution_id: systemIds.v4(), node: "far", started_at: Date.now() };
+    await bed.executions.start(elsewhere);
+    const subject = "beamline.tools.v1.node.far.rollback";
+    const breaksOff = (): Promise<string> => Promise.reject(new BeamlineError("unavailable", "it is shutting down"));
+    const endpoint = requestEndpoint({ subject, dialect: "aios", timeoutMs: 10_000 }, breaksOff);
+    const server = new Server(await bed.nats.connect("far"), [endpoint], { name: "far", version: "1" });
+    await server.ready();
+    const said = { success: false, error: says("which did not say what came of undoing it: it is shutting down") };
+    expect(await bed.rpc("rollback", { execution_id: elsewhere.execution_id })).toMatchObject({ error: said.error });
+    const request = { task_id: "broken off" };
+    expect(await bed.caller.request("beamline.tools.v1.rollback_task", request, { timeoutMs: 20_000 })).toMatchObject({
+      steps: [said, { execution_id: here.execution_id, success: true }],
+    });
+    await server.stop(Date.now());
+    expect(await bed.rpc("rollback", { execution_id: elsewhere.execution_id })).toMatchObject({
+      error: says("where no tools worker serves"),
+    });
   });
 
   test("many at once, over two workers, undo once", async () => {

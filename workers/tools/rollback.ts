@@ -86,8 +86,10 @@ export class Rollbacks {
       try {
         return await this.#askHost(node, known.execution.execution_id, reason, context, patient);
       } catch (thrown) {
-        if (!(thrown instanceof BeamlineError) || thrown.code !== "unavailable") throw thrown;
-        return { success: false, error: `the execution ran on host ${node}, where no tools worker serves` };
+        const { code, message, details } = BeamlineError.from(thrown);
+        const nobody = code === "unavailable" && details["subject"] !== undefined;
+        const why = nobody ? "where no tools worker serves" : `which did not say what came of undoing it: ${message}`;
+        return { success: false, error: `the execution ran on host ${node}, ${why}` };
       }
     }
     const started = clock.monotonic();
