@@ -1,5 +1,7 @@
 /** Files that runs make, in the object store (OpenWOP, artifacts). */
+import type { Bus } from "../../bus/connect.ts";
 import type { ObjectStore } from "../../bus/objects.ts";
+import { retrying } from "../../bus/retrying.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { NewEvent } from "../../contracts/openwop/log.ts";
 
@@ -11,15 +13,22 @@ export interface Artifact {
 
 /** Largest artifact, bytes: what fits into one answer. */
 export const MAX_ARTIFACT = 4 * 1024 * 1024;
+/** How long the bus may be away while a file is stored, milliseconds. */
+const AWAY_MS = 60_000;
 
 export class Artifacts {
+  readonly #bus: Bus;
   readonly #store: ObjectStore;
 
-  constructor(store: ObjectStore) {
+  constructor(bus: Bus, store: ObjectStore) {
+    this.#bus = bus;
     this.#store = store;
   }
 
-  /** Stores a file of a run; the same id again replaces it. Gives the event that tells of it. Throws `message_too_large`. */
+  /**
+   * Stores a file of a run, once the bus is back when it is away; the same id again replaces it. Gives the event that tells of it. Throws
+   * `message_too_large`.
+   */
   async put(
     tenant: string,
     runId: string,
@@ -32,10 +41,9 @@ export class Artifacts {
     if (content.length > MAX_ARTIFACT)
       throw new BeamlineError("message_too_large", `artifact ${artifactId} is larger than ${MAX_ARTIFACT} bytes`);
     // The type goes first, a line of its own, so that content and type are replaced together.
-    await this.#store.put(
-      nameOf(tenant, runId, artifactId),
-      Buffer.concat([Buffer.from(`${contentType.replaceAll(/[\r\n]/g, " ")}\n`), content]),
-    );
+    const bytes = Buffer.concat([Buffer.from(`${contentType.replaceAll(/[\r\n]/g, " ")}\n`), content]);
+    const name = nameOf(tenant, runId, artifactId);
+    await retrying(this.#bus, { timeoutMs: AWAY_MS }, () => this.#store.put(name, bytes));
     return {
       type: "artifact.created",
       nodeId,

@@ -116,7 +116,7 @@ export const runsWorker = defineWorker({
           (e) => e.close(),
         )
       : egress;
-    const artifacts = new Artifacts(await ObjectStore.open(bus, objects.runArtifacts));
+    const artifacts = new Artifacts(bus, await ObjectStore.open(bus, objects.runArtifacts));
     const invocations = new Invocations(
       new Records<Invocation>(bus, buckets.runInvocations),
       workerId,
