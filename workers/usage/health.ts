@@ -4,6 +4,7 @@
  * H1 Results are gathered and written a few times a second per provider, however many come in.
  * H2 Several usage workers may write the same provider: each folds what it saw into what is there, and tries again when another was first.
  * H3 What was gathered and not yet written when a process dies is lost: health is an estimate, and money does not depend on it.
+ *    A bus that is away for a moment is waited for: results that were acknowledged before do not come again.
  */
 import type { Bus } from "../../bus/connect.ts";
 import { keyOf } from "../../bus/keys.ts";
@@ -16,6 +17,9 @@ import type { Alerts } from "./alerts.ts";
 
 /** Failures in a row at which a circuit opens unless a policy says otherwise (BeamLine, policy document). */
 export const FAILURE_THRESHOLD = 5;
+
+/** H3, milliseconds; a worker that stops meanwhile waits as long. */
+const AWAY = { retryForMs: 5_000 } as const;
 
 /** Providers kept in memory; the least recently used goes. */
 const KEPT = 10_000;
@@ -88,7 +92,9 @@ export class HealthBook {
         if (health === undefined) return;
         const { revision } = entry.known;
         const next =
-          revision === 0 ? await this.#bucket.create(key, health) : await this.#bucket.update(key, health, revision);
+          revision === 0
+            ? await this.#bucket.create(key, health, AWAY)
+            : await this.#bucket.update(key, health, revision, AWAY);
         entry.known = { health, revision: next };
         this.#tell(before, health);
         return;
