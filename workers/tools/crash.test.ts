@@ -1,7 +1,7 @@
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { readFile, rm } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -77,6 +77,30 @@ async function persist(call: () => Promise<Answer>): Promise<Answer> {
     60_000,
   );
 }
+
+/** Processes whose command line holds a text. */
+async function withText(text: string): Promise<string[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const lines = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")));
+  return pids.filter((_, n) => lines[n]?.includes(text));
+}
+
+verifies(
+  "crash-safe",
+  "tools: a plugin ends with the worker that runs it, also when that is killed",
+  async () => {
+    const worker = await startProcess();
+    const name = `endless_${process.pid}`;
+    const code = "import time\ndef main(data):\n    time.sleep(3600)\n";
+    const made = await bed.run("plugin.create", { name, description: "sleeps", code });
+    expect(made.error).toBe("");
+    bed.run(`plugin.${name}`, {}, { timeoutMs: 20_000 }).catch(() => undefined); // nobody answers it
+    await until(async () => (await withText(`${name}.py`)).length > 0, "the plugin to run");
+    worker.kill("SIGKILL");
+    await until(async () => (await withText(`${name}.py`)).length === 0, "the plugin to end");
+  },
+  { timeout: 60_000 },
+);
 
 verifies(
   "effect-once",

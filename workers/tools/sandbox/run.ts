@@ -49,6 +49,7 @@ export class Programs {
   readonly #home: string;
   readonly #found = new Map<string, string | undefined>();
   #way: Promise<Way | undefined> | undefined;
+  #tether: Promise<readonly string[]> | undefined;
 
   /** @param env the worker's environment, of which children see only PATH @param home working and home directory of children */
   constructor(env: Environment, home: string) {
@@ -153,11 +154,23 @@ export class Programs {
     });
   }
 
-  /** The vector, kept apart where that can be done. */
+  /** The vector, kept apart where that can be done, and ended with this process when it is waited for. */
   async #kept(vector: readonly string[], kind: "waited" | "left"): Promise<readonly string[]> {
     const [keeper = "", ...how] = (await this.apart())?.[kind] ?? [];
     const found = keeper === "" ? undefined : await this.find(keeper);
-    return found === undefined ? vector : [found, ...how, ...vector];
+    const tether = kind === "waited" ? await this.#tethered() : [];
+    return found === undefined ? [...tether, ...vector] : [...tether, found, ...how, ...vector];
+  }
+
+  /** What ends a program others wrote with this process, also when that is killed; nothing where setpriv (util-linux) cannot do it. */
+  #tethered(): Promise<readonly string[]> {
+    const how = ["--pdeathsig", "KILL", "--"];
+    this.#tether ??= this.find("setpriv").then(async (setpriv) => {
+      if (setpriv === undefined) return [];
+      const tried = this.run(setpriv, [...how, "true"], { signal: AbortSignal.timeout(PROBE_MS) });
+      return (await tried.catch(() => undefined))?.code === 0 ? [setpriv, ...how] : [];
+    });
+    return this.#tether;
   }
 
   async #limited(program: string, args: readonly string[], limits: Limits): Promise<string[]> {
