@@ -6,6 +6,7 @@
  * A3 A handler that does not listen to its signal is not waited for.
  * A4 What was stopped, or is late, before an attempt is not begun.
  */
+import { orAborted } from "../../runtime/aborted.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { StepFailure, type Output, type StepResult } from "./step.ts";
@@ -79,17 +80,4 @@ function stopped(signal: AbortSignal, running: boolean, end: End): StepResult {
   const reason = BeamlineError.from(signal.reason);
   if (reason.code !== "cancelled") throw reason;
   return end("cancelled", new StepFailure("CANCELLED_BY_USER", reason.message, { outcomeUnknown: running }));
-}
-
-/** A3. */
-async function orAborted<T>(signal: AbortSignal, run: Promise<T>): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason as Error);
-  signal.addEventListener("abort", onAbort, { once: true });
-  if (signal.aborted) onAbort();
-  try {
-    return await Promise.race([run, promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

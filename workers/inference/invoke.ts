@@ -12,6 +12,7 @@ import { dollarsOf } from "../../contracts/execution/usage.ts";
 import type { ProviderDefinition, ProviderRequest } from "../../contracts/gen/beamline/provider/v1/provider.ts";
 import type { CallContext, Handlers } from "../../contracts/handlers.ts";
 import { header } from "../../contracts/headers.ts";
+import { orAborted } from "../../runtime/aborted.ts";
 import type { executionMetrics } from "../../runtime/beamline.metrics.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
@@ -76,7 +77,7 @@ export function providerHandlers(ports: InvokePorts): Handlers<typeof ProviderDe
       const digest = digestOf(request);
       const place = JSON.stringify([tenant, key]);
       for (let other; (other = underWay.get(place)) !== undefined;) {
-        const kept = await orAborted(other, context.signal); // V3
+        const kept = await orAborted(context.signal, other); // V3
         if (kept !== undefined) return replayed(kept, digest);
       }
       const { promise, resolve } = Promise.withResolvers<string | undefined>();
@@ -133,19 +134,6 @@ function read(request: ProviderRequest, { headers }: CallContext, providers: Pro
   if (tenant === "") throw invalidArgument("tenant_id", "is required");
   const { provider, model } = providers.resolve(request.provider_id, request.parameters["provider_version"]);
   return { request, tenant, provider, question: { ...questionOf(request, model), tenant } };
-}
-
-/** Rejects when the signal aborts first. */
-async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason as Error);
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    signal.throwIfAborted();
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }
 
 function spanOf({ request, tenant }: Asked): () => Record<string, string> {

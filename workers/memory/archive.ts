@@ -10,6 +10,7 @@
  */
 import { BeamlineError } from "../../contracts/errors.ts";
 import type { JsonObject } from "../../contracts/codec.ts";
+import { orAborted } from "../../runtime/aborted.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/log.ts";
 import { Current } from "./index/current.ts";
@@ -102,7 +103,7 @@ export class Archive {
     const doc = docOf(record);
     if (doc === undefined || (!fresh && this.#progress !== undefined)) return false;
     const patience = AbortSignal.timeout(this.#options.indexWaitMs);
-    const work = before(patience, fresh ? this.index([doc], patience) : this.apply([record], patience));
+    const work = orAborted(patience, fresh ? this.index([doc], patience) : this.apply([record], patience));
     const settled = work.catch(() => undefined);
     this.#underway.set(record.seq, settled);
     void settled.finally(() => this.#underway.delete(record.seq));
@@ -271,9 +272,9 @@ export class Archive {
     );
     const ends = signal === undefined ? patience.signal : AbortSignal.any([patience.signal, signal]);
     try {
-      const { index } = await before(ends, this.shelf()); // what cannot be reached is said at once
-      await before(ends, this.#complete.promise);
-      if (!index.shared || this.#late.size > 0) await before(ends, this.current.reached(ends));
+      const { index } = await orAborted(ends, this.shelf()); // what cannot be reached is said at once
+      await orAborted(ends, this.#complete.promise);
+      if (!index.shared || this.#late.size > 0) await orAborted(ends, this.current.reached(ends));
     } catch (thrown) {
       if (!patience.signal.aborted) throw thrown;
       const { done, total } = this.#progress ?? { done: 0, total: 0 };
@@ -296,20 +297,4 @@ export class Archive {
 async function closed({ index, embedder }: Shelf): Promise<void> {
   await index.close();
   await embedder.close();
-}
-
-/** The work's outcome, or the signal's when that comes first. The work goes on. */
-async function before<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
-  work.catch(() => undefined);
-  const stop = Promise.withResolvers<never>();
-  const onAbort = (): void =>
-    stop.reject(new BeamlineError("deadline_exceeded", "the search index did not answer in time"));
-  if (signal.aborted) onAbort();
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([work, stop.promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-    stop.promise.catch(() => undefined);
-  }
 }

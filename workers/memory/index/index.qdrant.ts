@@ -13,6 +13,7 @@ import { createHash } from "node:crypto";
 import { QdrantClient, type Schemas } from "@qdrant/js-client-rest";
 import type { JsonObject } from "../../../contracts/codec.ts";
 import { BeamlineError } from "../../../contracts/errors.ts";
+import { orAborted } from "../../../runtime/aborted.ts";
 import type { Candidate, Doc, DocKey, Index, Query, Vectored } from "../ports.ts";
 
 export interface QdrantOptions {
@@ -242,7 +243,7 @@ class QdrantIndex implements Index {
     try {
       signal?.throwIfAborted();
       const work = run(this.#client);
-      return signal === undefined ? await work : await orAborted(work, signal);
+      return signal === undefined ? await work : await orAborted(signal, work);
     } catch (thrown) {
       if (thrown instanceof BeamlineError) throw thrown;
       if (signal?.aborted === true) throw new BeamlineError("cancelled", "the search was cancelled", { cause: thrown });
@@ -259,15 +260,6 @@ class QdrantIndex implements Index {
       });
     }
   }
-}
-
-/** The work's outcome, or the signal's reason when that comes first. Leaves nothing on the signal, which may live as long as the worker. */
-export function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason as Error);
-    signal.addEventListener("abort", onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }
 
 /** HTTP status behind a thrown thing, 0 when there was no answer. */
