@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { BeamlineError } from "../../contracts/errors.ts";
 import { systemClock } from "../../runtime/clock.ts";
+import { unheardDuring } from "../../test/kit/unheard.ts";
 import { verifies } from "../../test/kit/verifies.ts";
 import { inAttempts, type AttemptOptions } from "./attempts.ts";
 import { StepFailure } from "./step.ts";
@@ -91,10 +92,7 @@ verifies(
   "effect-once",
   "A4: what was stopped or late before it began is not begun, and no failure of it is unheard",
   async () => {
-    const uncaught: unknown[] = [];
-    const note = (thrown: unknown): void => void uncaught.push(thrown);
-    process.on("unhandledRejection", note);
-    try {
+    const unheard = await unheardDuring(async () => {
       let begun = 0;
       const attempt = (): Promise<never> => {
         begun++;
@@ -115,10 +113,7 @@ verifies(
         outcomeUnknown: false,
       });
       expect(begun).toBe(0);
-      await new Promise(setImmediate);
-    } finally {
-      process.off("unhandledRejection", note);
-    }
-    expect(uncaught).toEqual([]);
+    });
+    expect(unheard).toEqual([]);
   },
 );

@@ -6,6 +6,7 @@ import { ensureObjects, ensureStreams } from "../../bus/streams.ts";
 import { readResult, type Result } from "../../contracts/execution/result.ts";
 import { objects, streams } from "../../contracts/streams.ts";
 import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
+import { unheardDuring } from "../../test/kit/unheard.ts";
 import { verifies } from "../../test/kit/verifies.ts";
 import { about } from "../../test/execution/kit.ts";
 import { busReports } from "./reports.ts";
@@ -39,19 +40,14 @@ verifies(
   "crash-safe",
   "an acknowledgement that is refused while a large output is put away is heard, and ends no worker",
   async () => {
-    const uncaught: unknown[] = [];
-    const note = (thrown: unknown): void => void uncaught.push(thrown);
-    process.on("unhandledRejection", note);
-    try {
+    const unheard = await unheardDuring(async () => {
       const bus = await nats.connect();
       const tooLong = { ...ids, request_id: "x".repeat(bus.maxPayload) };
       await expect(busReports(bus, () => 1).acceptedWithResult(tooLong, large(bus), "")).rejects.toMatchObject({
         code: "message_too_large",
       });
-    } finally {
-      process.off("unhandledRejection", note);
-    }
-    expect(uncaught).toEqual([]);
+    });
+    expect(unheard).toEqual([]);
   },
 );
 

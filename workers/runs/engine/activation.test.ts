@@ -10,6 +10,7 @@ import { createRegistry } from "../../../runtime/metrics.ts";
 import { runRecord } from "../../../test/kit/runrecord.ts";
 import { startTestNats, type TestNats } from "../../../test/kit/servers.ts";
 import { until } from "../../../test/kit/until.ts";
+import { unheardDuring } from "../../../test/kit/unheard.ts";
 import { verifies } from "../../../test/kit/verifies.ts";
 import { RunLog } from "../log.ts";
 import { RunMetrics } from "../metrics.ts";
@@ -84,19 +85,14 @@ verifies(
   "crash-safe",
   "what a node throws while the log is being written is its failure, not the worker's end",
   async () => {
-    const uncaught: unknown[] = [];
-    const note = (thrown: unknown): void => void uncaught.push(thrown);
-    process.on("unhandledRejection", note);
-    try {
+    const unheard = await unheardDuring(async () => {
       const run = await begin({ typeId: "test.throws", mode: "parked", run: () => Promise.reject(new Error("no")) });
       await run.activate();
       const events = await run.events();
       expect(events.map(([name]) => name)).toContain("node.failed");
       expect(events.at(-1)?.[0]).toBe("run.failed");
-    } finally {
-      process.off("unhandledRejection", note);
-    }
-    expect(uncaught).toEqual([]);
+    });
+    expect(unheard).toEqual([]);
   },
 );
 
