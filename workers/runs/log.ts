@@ -29,6 +29,7 @@ import type { RunState } from "../../contracts/openwop/state.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Ids } from "../../runtime/ids.ts";
 import { withSpan, type Attributes } from "../../runtime/trace.ts";
+import { RunCache } from "./runcache.ts";
 import { maskEvent } from "./sensitive.ts";
 import { baseAttributes } from "./engine/spans.ts";
 
@@ -53,14 +54,11 @@ export interface Appended {
   readonly entry: LogEntry;
 }
 
-const CACHE_SIZE = 2_000;
-
 export class RunLog {
   readonly #bus: Bus;
   readonly #clock: Clock;
   readonly #ids: Ids;
-  /** Least recently used first. */
-  readonly #cache = new Map<string, Held>();
+  readonly #cache = new RunCache();
 
   constructor(bus: Bus, clock: Clock, ids: Ids) {
     this.#bus = bus;
@@ -92,9 +90,8 @@ export class RunLog {
         current.streamSeq = stored.streamSeq;
         held = current;
       }
-      this.#cache.set(key, held);
     }
-    if (held !== undefined) this.#touch(key, held);
+    if (held !== undefined) this.#cache.put(key, held);
     return held;
   }
 
@@ -235,15 +232,7 @@ export class RunLog {
   keep(tenant: string, runId: string, held: Held): void {
     const key = `${tenant}\u0000${runId}`;
     const known = this.#cache.get(key);
-    if (known === undefined || known.streamSeq < held.streamSeq) this.#touch(key, held);
-  }
-
-  #touch(key: string, held: Held): void {
-    this.#cache.delete(key);
-    this.#cache.set(key, held);
-    if (this.#cache.size <= CACHE_SIZE) return;
-    const [oldest] = this.#cache.keys();
-    if (oldest !== undefined) this.#cache.delete(oldest);
+    if (known === undefined || known.streamSeq < held.streamSeq) this.#cache.put(key, held);
   }
 }
 

@@ -195,8 +195,7 @@ export class Webhooks {
 
   async stop(deadline: number): Promise<void> {
     this.#unsubscribe();
-    await (await this.#fanOut)?.stop(deadline);
-    await this.#deliveries?.stop(deadline);
+    await Promise.all([this.#fanOut?.then((fanOut) => fanOut.stop(deadline)), this.#deliveries?.stop(deadline)]);
   }
 
   #forget(): void {
