@@ -283,10 +283,10 @@ export class Pipeline {
           error: thrown,
         }),
     );
-    const enough = new AbortController();
-    const patience = this.ports.clock.sleep(AUDIT_MS, enough.signal).catch(() => undefined);
+    let timer: NodeJS.Timeout | undefined;
+    const patience = new Promise<void>((resolve) => (timer = setTimeout(resolve, AUDIT_MS)));
     await Promise.race([stored, patience]);
-    enough.abort();
+    clearTimeout(timer);
   }
 }
 
