@@ -7,6 +7,7 @@ import { buckets } from "../../contracts/streams.ts";
 import { systemClock, type Clock } from "../../runtime/clock.ts";
 import { systemIds } from "../../runtime/ids.ts";
 import { startTestNats, type TestNats } from "../../test/kit/servers.ts";
+import { until } from "../../test/kit/until.ts";
 import { verifies } from "../../test/kit/verifies.ts";
 import type { Answer, Asker } from "./caller.ts";
 import { Idempotency, type IdempotencyRecord } from "./idempotency.ts";
@@ -49,16 +50,19 @@ verifies(
   "D8: the bus was away when the call had ended: it is answered, and so is the next one",
   async () => {
     let runs = 0;
+    let back: Promise<unknown> | undefined;
     const call = (): Promise<Answer> =>
       worker("w").once(asker("away"), "runs.create", {}, async () => {
         runs++;
         await nats.server.kill();
-        setTimeout(() => void nats.server.restart(), 200);
+        await until(() => !bus.connected, "the loss of the connection");
+        back = nats.server.restart();
         return answer("one");
       });
     expect((await call()).body).toEqual({ run: "one" });
     expect((await call()).body).toEqual({ run: "one" });
     expect(runs).toBe(1);
+    await back;
   },
 );
 

@@ -91,7 +91,7 @@ verifies(
   async () => {
     const worker = await startProcess();
     const name = `endless_${process.pid}`;
-    const code = "import time\ndef main(data):\n    time.sleep(3600)\n";
+    const code = "import signal\ndef main(data):\n    signal.pause()\n";
     const made = await bed.run("plugin.create", { name, description: "sleeps", code });
     expect(made.error).toBe("");
     bed.run(`plugin.${name}`, {}, { timeoutMs: 20_000 }).catch(() => undefined); // nobody answers it

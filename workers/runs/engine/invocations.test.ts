@@ -31,10 +31,12 @@ verifies(
     const record = runRecord(systemIds.v7());
     const never = new AbortController().signal;
     let made = 0;
+    let back: Promise<unknown> | undefined;
     const effect = async (): Promise<string> => {
       made++;
       await nats.server.kill();
-      setTimeout(() => void nats.server.restart(), 200);
+      await until(() => !bus.connected, "the loss of the connection");
+      back = nats.server.restart();
       return "sent";
     };
     const once = (who: string, make: () => Promise<string>): Promise<string> =>
@@ -42,6 +44,7 @@ verifies(
     expect(await once("one", effect)).toBe("sent");
     expect(await once("other", effect)).toBe("sent");
     expect(made).toBe(1);
+    await back;
   },
 );
 
